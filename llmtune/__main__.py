@@ -1,0 +1,7 @@
+"""`python -m llmtune`."""
+
+import sys
+
+from llmtune.cli import main
+
+sys.exit(main())

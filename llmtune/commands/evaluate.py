@@ -1,0 +1,58 @@
+"""`llmtune evaluate RUN`: score a run's model; metrics, predictions and a report are kept in the run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmtune import console
+from llmtune.config.compose import compose
+
+if TYPE_CHECKING:
+    from llmtune.cli import Options
+    from llmtune.config.schema import EvaluateConfig
+
+
+def run(args: list[str], options: "Options") -> int:
+    config = compose("evaluate", args, config_dir=options.config_dir).config
+    metrics, directory = evaluate_run(config)
+    tell_metrics(f"evaluated on {Path(config.file).name if config.file else config.split}", metrics, directory)
+    return 0
+
+
+def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
+    """Score and write; returns the metrics and the folder with metrics.json, predictions.jsonl and report.html."""
+    from llmtune.commands import runs, stage
+    from llmtune.errors import DataError
+    from llmtune.evaluation.evaluate import evaluate
+    from llmtune.evaluation.writing import write_evaluation
+    from llmtune.training import precision
+    from llmtune.training.restore import restore
+
+    directory = runs.run_of(config.run)
+    trained = runs.stage_config(directory)
+    precision.set_up(config.hardware, exact=True)
+    compute = precision.choose(config.hardware, precision=config.evaluation.precision, is_transformer=trained.model.type not in ("lstm", "mlp"))
+    restored = restore(config.run, which=config.checkpoint)
+    task = restored.task()
+    if config.file:
+        split, name = stage.prepare_file(config.file, trained, restored), Path(config.file).stem
+    else:
+        ready = stage.prepare_stage(trained)
+        name = config.split
+        if name not in ready.splits:
+            raise DataError(f"the run has no {name} rows", remedy=f"there are: {', '.join(ready.splits)}; or name a file: file=...")
+        split = ready.splits[name]
+    model = restored.model.to(compute.device)
+    found = evaluate(model, task, split, batch_size=config.evaluation.batch_size, compute=compute, seed=trained.seed)
+    target = directory / "evaluation" / name
+    facts = [("model", str(restored.directory)), ("task", task.type), ("rows", f"{split.num_rows:,}")]
+    write_evaluation(target, found, task=task, split=split, facts=facts, history_file=directory / "metrics.jsonl")
+    return found.metrics, target
+
+
+def tell_metrics(title: str, metrics: dict[str, Any], directory: Path) -> None:
+    rows = [(name, f"{value:.4f}") for name, value in metrics.items() if isinstance(value, float)]
+    matrix = metrics.get("confusion_matrix")
+    if matrix and len(matrix) <= 6:
+        rows.append(("confusion matrix", "\n".join("  ".join(f"{n:>6,}" for n in row) for row in matrix)))
+    rows.append(("report", str(directory / "report.html")))
+    console.result_table(title, rows)

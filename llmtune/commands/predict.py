@@ -1,0 +1,104 @@
+"""`llmtune predict RUN [FILE]`: lines of a file or of standard input to one JSON object each."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from llmtune.config.compose import compose
+from llmtune.errors import DataError
+
+if TYPE_CHECKING:
+    from llmtune.cli import Options
+
+TABLE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+
+
+def run(args: list[str], options: "Options") -> int:
+    config = compose("predict", args, config_dir=options.config_dir).config
+    from llmtune.evaluation.predicting import predict
+    from llmtune.training import precision
+    from llmtune.training.restore import restore
+
+    precision.set_up(config.hardware, exact=True)
+    restored = restore(config.run, which=config.checkpoint)
+    task = restored.task()
+    wanted = "fp32" if config.hardware.precision == "auto" else config.hardware.precision
+    compute = precision.choose(config.hardware, precision=wanted, is_transformer=True)
+    model = restored.model.to(compute.device).eval()
+    with _output(config.output) as out:
+        for columns in _chunks(config.file, task.describe(), config.run, config.batch_size):
+            for row in predict(model, task, columns, compute=compute, max_new_tokens=config.max_new_tokens):
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            out.flush()
+    return 0
+
+
+@contextlib.contextmanager
+def _output(name: str) -> Iterator[TextIO]:
+    if name == "-":
+        yield sys.stdout
+        return
+    path = Path(name)
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w", encoding="utf-8") as file:
+        yield file
+    temporary.replace(path)
+
+
+def _chunks(file: str, description: dict[str, Any], run: str, size: int) -> Iterator[dict[str, Sequence]]:
+    """Canonical columns, `size` rows at a time: of a table as the run's data was read, or of plain lines."""
+    name = file.removesuffix(".gz")
+    if name.endswith(TABLE_FORMATS):
+        from llmtune.commands import runs
+        from llmtune.data import sources
+
+        data = runs.stage_config(runs.run_of(run)).data
+        changes = {"train_file": file, "validation_file": None, "test_file": None, "where": {}, "max_rows": None, "label_column": None}
+        table = sources.load(data.model_copy(update={**changes, "format": "auto"}), need_label=False, seed=0)["train"]
+        for batch in table.select([c for c in ("text", "text_pair", "features") if c in table.column_names]).to_batches(max_chunksize=size):
+            yield batch.to_pydict()
+        return
+    with _input(file) as stream:
+        numbered = ((number, line.rstrip("\r\n")) for number, line in enumerate(stream, 1))
+        lines = ((number, line) for number, line in numbered if line.strip())
+        while chunk := list(islice(lines, size)):
+            yield _columns(chunk, description, file)
+
+
+@contextlib.contextmanager
+def _input(file: str) -> Iterator[TextIO]:
+    if file == "-":
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+        yield sys.stdin
+        return
+    path = Path(file)
+    if not path.is_file():
+        raise DataError(f"there is no file {file}", remedy="name a file of lines or a table, or - for standard input")
+    with path.open(encoding="utf-8") as stream:
+        yield stream
+
+
+def _columns(lines: list[tuple[int, str]], description: dict[str, Any], file: str) -> dict[str, Sequence]:
+    """Plain lines as columns: a text, two texts with a tab between them, or numbers with commas or blanks between them."""
+    if names := description.get("feature_names"):
+        rows = []
+        for number, line in lines:
+            try:
+                values = [float(v) for v in line.replace(",", " ").split()]
+            except ValueError:
+                values = []
+            if len(values) != len(names):
+                raise DataError(f"expected {len(names)} numbers ({', '.join(names)}), got {line[:80]!r}", where=f"{file}:{number}")
+            rows.append(values)
+        return {"features": rows}
+    if description.get("has_pairs"):
+        parts = [line.partition("\t") for _, line in lines]
+        for (number, line), (_, tab, _) in zip(lines, parts, strict=True):
+            if not tab:
+                raise DataError(f"expected two texts with a tab between them, got {line[:80]!r}", where=f"{file}:{number}")
+        return {"text": [p[0] for p in parts], "text_pair": [p[2] for p in parts]}
+    return {"text": [line for _, line in lines]}

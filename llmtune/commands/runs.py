@@ -1,0 +1,97 @@
+"""Which run directory a command works in, what it tells at the end, and where a sweep finds its result."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmtune import console
+from llmtune.config import saved
+from llmtune.config.compose import Composed
+from llmtune.config.schema import StageConfig, TrainConfig
+from llmtune.errors import CheckpointError
+from llmtune.training import run_dir
+
+# What may differ between a run and the command that goes on with it.
+NOT_COMPARED = {"training.resume", "output_dir", "run_name", "export", "finetune", "evaluation.batch_size", "hardware.num_workers"}
+
+
+def open_run(composed: Composed, *, verb: str, takes_finished: bool) -> Path:
+    """The run directory: one to go on with if `training.resume` allows and there is one, else a new one.
+
+    Args:
+        composed: the config.
+        verb: for the comment in config.yaml.
+        takes_finished: whether a finished run of the same config will do, so that a later stage can go on there.
+
+    Raises:
+        CheckpointError: training.resume=must and there is nothing to resume, or the named run has another config.
+    """
+    config: TrainConfig = composed.config
+    resume, parent = config.training.resume, Path(config.output_dir) / (config.run_name or config.task.type)
+    is_same = _same_config(composed.tree)
+    if resume not in ("auto", "never", "must"):
+        run = Path(resume)
+        if not (run / run_dir.CONFIG).is_file():
+            raise CheckpointError(f"training.resume={resume} is no run directory", remedy="training.resume=auto finds the run itself")
+        if not is_same(run):
+            raise CheckpointError("the run was started with another config", where=str(run / run_dir.CONFIG), remedy="training.resume=never")
+        return run.resolve()
+    found = run_dir.find_same(parent, lambda r: is_same(r) and (takes_finished or not run_dir.is_finished(r)))
+    if resume != "never" and found:
+        return _pointed_to(found)
+    if resume == "must":
+        raise CheckpointError("there is no unfinished run of this config", where=str(parent), remedy="training.resume=auto starts one")
+    run = run_dir.create(parent)
+    saved.write(run / run_dir.CONFIG, composed.tree, header=f"llmtune {verb}, resolved")
+    return _pointed_to(run)
+
+
+def stage_config(run: Path) -> StageConfig:
+    """The config of a run. Keys that an older run lacks are told."""
+    config, added = saved.read(run / run_dir.CONFIG)
+    if added:
+        console.notice(f"{run / run_dir.CONFIG} is older and lacks {', '.join(added)}: these values are used")
+    return config
+
+
+def run_of(path: str) -> Path:
+    """The run directory that a path names, or that a checkpoint lies in."""
+    given = Path(path)
+    for candidate in (given, *given.resolve().parents[:2]):
+        if (candidate / run_dir.CONFIG).is_file():
+            return candidate
+    raise CheckpointError(f"{path} is no run directory", remedy="name a run, such as runs/lstm_cls/latest")
+
+
+def tell_result(result: dict[str, Any], run: Path) -> None:
+    """The closing table of a training stage."""
+    rows = [("run", str(run)), ("steps", f"{result['steps']} of {result['total_steps']}{' (stopped early)' if result['stopped_early'] else ''}")]
+    if result["value"] is not None:
+        rows.append(("best checkpoint", f"step {result['best_step']}, validation {result['metric']} {result['value']:.4f}"))
+        rows += [(f"validation {k}", f"{v:.4f}") for k, v in result["metrics"].items() if v is not None and k != result["metric"]]
+    rows.append(("training time", f"{result['train_seconds']:.1f} s"))
+    if result["tokens_per_second"]:
+        rows.append(("throughput", f"{result['tokens_per_second']:,.0f} tokens/s, {result['padding_share']:.0%} padding, {result['wait_share']:.1%} waiting"))
+    rows.append(("weights", str(run / "checkpoints" / "best")))
+    console.result_table("trained", rows)
+
+
+def report_result(result: dict[str, Any], run: Path) -> None:
+    """Tell a sweep, if this process is one of its jobs."""
+    if path := os.environ.get("LLMTUNE_RESULT_FILE"):
+        facts = {"run_dir": str(run), **{k: result[k] for k in ("metric", "value", "higher_is_better", "metrics")}}
+        Path(path).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _same_config(tree: dict[str, Any]) -> Callable[[Path], bool]:
+    return lambda run: saved.same(run / run_dir.CONFIG, tree, apart_from=NOT_COMPARED)
+
+
+def _pointed_to(run: Path) -> Path:
+    """Let `latest` beside a run name it."""
+    from llmtune.training import checkpoint
+
+    checkpoint.point(run.parent / "latest", run)
+    return run

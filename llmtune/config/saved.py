@@ -1,0 +1,67 @@
+"""Writes and reads the config.yaml of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from llmtune.config.compose import decode, to_yaml
+from llmtune.config.explain import explain
+from llmtune.config.schema import FORMAT, TrainConfig
+from llmtune.config.store import Library
+from llmtune.config.yaml_source import read_yaml
+from llmtune.errors import CheckpointError, ConfigError
+
+
+def write(path: Path, tree: dict[str, Any], *, header: str) -> None:
+    """Save a composed tree; `header` becomes the comment on top."""
+    path.write_text(f"# {header}\n{to_yaml(tree)}", encoding="utf-8")
+
+
+def read(path: Path) -> tuple[TrainConfig, list[str]]:
+    """A saved config, and the keys that were missing in it, as `key=value` of the packaged defaults.
+
+    Raises:
+        CheckpointError: it is of a newer format.
+        ConfigError: it does not decode.
+    """
+    file = read_yaml(path)
+    if file.tree.get("format", 0) > FORMAT:
+        raise CheckpointError(f"the config has format {file.tree['format']}", where=str(path), remedy="use a newer llmtune")
+    tree, added = _with_missing(file.tree, Library("train", None))
+    try:
+        return decode(tree, TrainConfig), added
+    except ValidationError as e:
+        lines = file.lines
+        raise ConfigError(explain(e.errors(), tree, TrainConfig, lambda key: f"{path}:{lines[key]}" if key in lines else str(path))) from None
+
+
+def same(path: Path, tree: dict[str, Any], *, apart_from: set[str]) -> bool:
+    """Whether a saved config says the same as a composed one; `apart_from` names dotted keys that do not count."""
+    try:
+        saved = read(path)[0].model_dump(mode="json")
+    except (ConfigError, CheckpointError):
+        return False
+    return _without(saved, apart_from) == _without(tree, apart_from)
+
+
+def _without(tree: dict[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:
+    return {
+        k: _without(v, keys, f"{prefix}{k}.") if isinstance(v, dict) else v for k, v in tree.items() if f"{prefix}{k}" not in keys
+    }
+
+
+def _with_missing(tree: dict[str, Any], library: Library, prefix: str = "") -> tuple[dict[str, Any], list[str]]:
+    """Fill in keys that newer versions of a section have, from the packaged option of the same type."""
+    filled, added = dict(tree), []
+    for group, section in tree.items():
+        if group == "finetune" and isinstance(section, dict):
+            filled[group], more = _with_missing(section, library, "finetune.")
+            added += more
+        elif isinstance(section, dict) and group in library.groups:
+            default = library.option_of_type(group, section["type"]) if "type" in section else library.only_option(group)
+            for key, value in default.items():
+                if key not in section and value != "???":
+                    filled[group] = {**filled[group], key: value}
+                    added.append(f"{prefix}{group}.{key}={value}")
+    return filled, added

@@ -1,0 +1,222 @@
+"""The whole config of each verb, and what must hold between its sections. The schema is the allow-list."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from llmtune.config.sections.base import Count, Name, Section
+from llmtune.config.sections.data import AugmentConfig, DataConfig, SplitConfig, TokenizerConfig
+from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
+from llmtune.config.sections.training import (
+    EvaluationConfig,
+    ExportConfig,
+    HardwareConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+
+FORMAT = 1  # of a saved config; raised when an older one needs translation
+
+# The metrics of each task, the default that decides about the best checkpoint first, and whether more is better.
+METRICS: dict[str, dict[str, bool]] = {
+    "classification": {
+        "accuracy": True,
+        "loss": False,
+        "f1_macro": True,
+        "f1_micro": True,
+        "f1_weighted": True,
+        "precision_macro": True,
+        "precision_micro": True,
+        "precision_weighted": True,
+        "recall_macro": True,
+        "recall_micro": True,
+        "recall_weighted": True,
+        "mcc": True,
+    },
+    "regression": {"mse": False, "loss": False, "mae": False, "r2": True, "pearson": True, "spearman": True},
+    "causal_lm": {"loss": False, "perplexity": False},
+    "masked_lm": {"loss": False, "perplexity": False, "accuracy": True},
+}
+
+
+class StageConfig(Section):
+    """What one training stage needs."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    """Decides every random draw: split, order, dropout, masks, augmentation."""
+    data: DataConfig
+    split: SplitConfig
+    tokenizer: TokenizerConfig
+    task: TaskConfig
+    augment: dict[str, AugmentConfig]
+    """Augmenters of the train rows by name, applied in written order."""
+    model: ModelConfig
+    tuning: TuningConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    training: TrainingConfig
+    hardware: HardwareConfig
+    evaluation: EvaluationConfig
+
+    @model_validator(mode="after")
+    def _sections_agree(self):
+        problems = contradictions(self)
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+class TrainConfig(StageConfig):
+    """Config of `preprocess`, `train`, `finetune` and `run`."""
+
+    format: Literal[1]
+    """Version of the config format."""
+    run_name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")] | None
+    """Folder of the runs below output_dir; null: the recipe's name, or the task's."""
+    output_dir: Name
+    """Folder that holds all runs."""
+    export: dict[str, ExportConfig]
+    """Exports that `run` makes, by name."""
+    finetune: StageConfig | None
+    """The second stage of `run`: only what differs from the first; its model is the first stage's result."""
+
+
+class RunVerbConfig(Section):
+    """What the verbs share that work on a finished run."""
+
+    run: Name
+    """A run directory, one of its checkpoints, or a model directory (the first word after the verb)."""
+    checkpoint: Literal["best", "latest"]
+    """Which checkpoint of the run."""
+    hardware: HardwareConfig
+
+
+class EvaluateConfig(RunVerbConfig):
+    """Config of `evaluate`."""
+
+    split: Literal["train", "validation", "test"]
+    """Rows to score the model on."""
+    file: Name | None
+    """A file to score instead, read as the run's data was."""
+    evaluation: EvaluationConfig
+
+
+class PredictConfig(RunVerbConfig):
+    """Config of `predict`."""
+
+    file: Name
+    """Lines or rows to predict (second word after the run); -: standard input."""
+    output: Name
+    """Where the JSONL goes; -: standard output."""
+    batch_size: Count
+    """Lines predicted at once."""
+    max_new_tokens: Count
+    """Tokens that a causal model adds to each line."""
+
+
+class ExportVerbConfig(RunVerbConfig):
+    """Config of `export`."""
+
+    export: dict[str, ExportConfig]
+    """Exports to make, by name."""
+    output: Name | None
+    """Folder for the exports; null: export/ of the run."""
+    parity_rows: Annotated[int, Field(ge=1, le=100_000)]
+    """Rows on which each export is compared with the checkpoint."""
+
+
+VERB_CONFIGS: dict[str, type[Section]] = {
+    "preprocess": TrainConfig,
+    "train": TrainConfig,
+    "finetune": TrainConfig,
+    "run": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "export": ExportVerbConfig,
+}
+
+
+def contradictions(config: StageConfig) -> list[str]:
+    """What each section allows but two together do not. Each problem starts with the key to change."""
+    return [text for wrong, text in _rules(config) if wrong]
+
+
+def _rules(config: StageConfig):
+    data, model, task, training, schedule = config.data, config.model, config.task, config.training, config.schedule
+    is_pretrained = model.type == "run" or bool(getattr(model, "pretrained", None))
+    is_language_model = task.type in ("causal_lm", "masked_lm")
+    known_metrics = METRICS[task.type]
+
+    yield (
+        training.epochs is None and training.max_steps is None,
+        "training.epochs: is null, and so is training.max_steps: set one of them",
+    )
+    yield (
+        training.max_steps is not None and (schedule.warmup_steps or 0) > training.max_steps,
+        f"schedule.warmup_steps: the warm-up ({schedule.warmup_steps} steps) is longer than the run "
+        f"(training.max_steps={training.max_steps})",
+    )
+    yield (
+        training.best_metric is not None and training.best_metric not in known_metrics,
+        f"training.best_metric: '{training.best_metric}' is never computed for task={task.type}; "
+        f"there are {', '.join(known_metrics)}",
+    )
+    yield (
+        training.gradient_accumulation_steps > training.batch_size,
+        f"training.gradient_accumulation_steps: {training.gradient_accumulation_steps} micro-batches cannot be cut from "
+        f"training.batch_size={training.batch_size}",
+    )
+    yield (
+        config.split.validation_fraction + config.split.test_fraction >= 1,
+        "split.test_fraction: together with split.validation_fraction it leaves nothing to train on",
+    )
+    yield (
+        config.tuning.type == "lora" and model.type in ("lstm", "mlp"),
+        f"tuning: lora needs a transformers model, and model={model.type} is none: use tuning=full",
+    )
+    yield (
+        config.tuning.type != "full" and not is_pretrained,
+        f"tuning: {config.tuning.type} keeps most weights as they are, and model={model.type} starts with random ones: "
+        "set model.pretrained, or use tuning=full",
+    )
+    yield (
+        config.tokenizer.type == "pretrained" and not is_pretrained,
+        f"tokenizer: pretrained needs a model that has one, and model={model.type} starts from scratch: use tokenizer=auto",
+    )
+    yield (
+        config.tokenizer.type not in ("auto", "pretrained") and is_pretrained,
+        f"tokenizer: {config.tokenizer.type} would not fit the model's weights, which have a tokenizer of their own: "
+        "use tokenizer=auto",
+    )
+    yield (
+        model.type == "mlp" and not data.feature_columns,
+        "data.feature_columns: model=mlp reads numeric columns: name them, such as data.feature_columns=[x]",
+    )
+    yield (
+        bool(data.feature_columns) and model.type not in ("mlp", "run"),
+        f"data.feature_columns: only model=mlp reads numeric columns, not model={model.type}",
+    )
+    yield (
+        not data.feature_columns and data.text_column is None,
+        "data.text_column: is null, and there are no data.feature_columns: nothing to learn from",
+    )
+    yield (
+        bool(data.feature_columns) and task.type not in ("regression", "classification"),
+        f"task: {task.type} needs text, not data.feature_columns",
+    )
+    yield (
+        not is_language_model and data.label_column is None,
+        f"data.label_column: is null, but task={task.type} needs one",
+    )
+    yield (
+        is_language_model and data.text_pair_column is not None,
+        f"data.text_pair_column: task={task.type} reads one text only",
+    )
+    yield (task.type == "causal_lm" and model.type in ("lstm", "mlp", "bert"), "task: causal_lm needs model=gpt (or model=run)")
+    yield (task.type == "masked_lm" and model.type in ("lstm", "mlp", "gpt"), "task: masked_lm needs model=bert (or model=run)")
+    yield (
+        task.type == "causal_lm" and bool(config.augment),
+        "augment: task=causal_lm joins its rows when they are prepared, so they cannot be augmented: use augment=none",
+    )
+    yield (bool(data.feature_columns) and bool(config.augment), "augment: augmenters change text, not numbers: use augment=none")

@@ -1,0 +1,145 @@
+"""What is to be learned, by which model, and which of its weights learn."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llmtune.config.sections.base import Count, Fraction, Name, Positive, Section
+
+
+class ClassificationTask(Section):
+    """One class out of several for each text or pair of texts."""
+
+    type: Literal["classification"]
+    label_names: tuple[Name, ...] | None
+    """Class names in the order of their ids; null: the sorted labels of the train rows."""
+
+
+class RegressionTask(Section):
+    """One number for each text or each row of numbers; mean squared error."""
+
+    type: Literal["regression"]
+
+
+class CausalLmTask(Section):
+    """Predict the next token. Rows are joined, each ended by the end-of-text token, and cut into blocks of max_length."""
+
+    type: Literal["causal_lm"]
+
+
+class MaskedLmTask(Section):
+    """Predict hidden tokens, drawn anew in every epoch. Devlin et al. 2019."""
+
+    type: Literal["masked_lm"]
+    mask_probability: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the tokens to predict: of these 80 % are masked, 10 % replaced, 10 % kept."""
+
+
+TaskConfig = Annotated[ClassificationTask | RegressionTask | CausalLmTask | MaskedLmTask, Field(discriminator="type")]
+
+
+class LstmModel(Section):
+    """Embedding, LSTM layers, pooling, linear head; from scratch. Hochreiter and Schmidhuber 1997."""
+
+    type: Literal["lstm"]
+    embedding_size: Count
+    """Width of the word vectors."""
+    hidden_size: Count
+    """Width of the hidden state, each direction."""
+    num_layers: Count
+    """Stacked LSTM layers."""
+    bidirectional: bool
+    """Whether the text is also read backwards."""
+    pooling: Literal["mean", "max", "last"]
+    """How the hidden states of a text become one vector."""
+    dropout: Fraction
+    """Dropout on word vectors, between layers and before the head."""
+    recurrent_dropout: Fraction
+    """Share of the recurrent weights dropped in each step. Merity et al. 2018 (weight-dropped LSTM)."""
+
+
+class MlpModel(Section):
+    """Fully connected layers over numeric columns; no hidden layer makes it linear regression."""
+
+    type: Literal["mlp"]
+    hidden_sizes: tuple[Count, ...]
+    """Widths of the hidden layers; [] for a straight line."""
+    activation: Literal["relu", "tanh", "sigmoid", "gelu", "silu", "leaky_relu", "elu"]
+    """Non-linearity between the layers."""
+    dropout: Fraction
+    """Dropout after each hidden layer."""
+    standardize: bool
+    """Whether inputs and target are brought to mean 0 and variance 1 inside the model."""
+
+
+class TransformerModel(Section):
+    """What every transformers architecture has: weights to start from, or a size from scratch."""
+
+    pretrained: Name | None
+    """Directory, package:NAME/PATH or hub name of the weights to start from; null: from scratch."""
+    revision: Name | None
+    """Branch, tag or commit of a hub name."""
+    size: Literal["tiny", "mini", "small", "medium", "base"]
+    """Size from scratch: 2x128, 4x256, 4x512, 8x512, 12x768 (layers x width). Turc et al. 2019."""
+    num_layers: Count | None
+    """Layers, instead of the size's."""
+    num_heads: Count | None
+    """Attention heads, instead of the size's."""
+    hidden_size: Count | None
+    """Width, instead of the size's."""
+    dropout: Fraction | None
+    """Dropout everywhere in the model; null: as the weights were trained, 0.1 from scratch."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"]
+    """Attention kernel; auto: sdpa."""
+
+
+class BertModel(TransformerModel):
+    """An encoder: BERT from scratch, or any encoder's weights."""
+
+    type: Literal["bert"]
+
+
+class GptModel(TransformerModel):
+    """A causal model: GPT-2 from scratch, or any causal model's weights."""
+
+    type: Literal["gpt"]
+
+
+class RunModel(Section):
+    """The result of an earlier run, or a model directory, with its tokenizer and, if the labels agree, its head."""
+
+    type: Literal["run"]
+    path: Name
+    """A run directory, one of its checkpoints, or a model directory."""
+
+
+ModelConfig = Annotated[LstmModel | MlpModel | BertModel | GptModel | RunModel, Field(discriminator="type")]
+
+
+class FullTuning(Section):
+    """Every weight learns."""
+
+    type: Literal["full"]
+
+
+class HeadTuning(Section):
+    """Only the task's head learns."""
+
+    type: Literal["head"]
+
+
+class LoraTuning(Section):
+    """Low-rank updates of the linear layers, and the head. Hu et al. 2022."""
+
+    type: Literal["lora"]
+    rank: Count
+    """Rank of the updates."""
+    alpha: Positive
+    """Updates are scaled by alpha / rank."""
+    dropout: Fraction
+    """Dropout before the updates."""
+    target_modules: tuple[Name, ...] | None
+    """Names of the layers to update; null: every linear layer but the head."""
+
+
+TuningConfig = Annotated[FullTuning | HeadTuning | LoraTuning, Field(discriminator="type")]

@@ -1,0 +1,153 @@
+"""How the weights learn, on what machine, and what comes out."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llmtune.config.sections.base import Count, Fraction, Name, NonNegative, Positive, Precision, Section
+
+
+class AdamW(Section):
+    """Adam with decoupled weight decay. Loshchilov and Hutter 2019."""
+
+    type: Literal["adamw"]
+    lr: Positive
+    """Highest learning rate."""
+    weight_decay: NonNegative
+    """Decay of weight matrices; biases and norms are spared."""
+    beta1: Fraction
+    """Decay of the mean of the gradient."""
+    beta2: Fraction
+    """Decay of the mean of its square."""
+    eps: Positive
+    """Added to the denominator."""
+
+
+class Sgd(Section):
+    """Stochastic gradient descent with momentum."""
+
+    type: Literal["sgd"]
+    lr: Positive
+    """Highest learning rate."""
+    weight_decay: NonNegative
+    """L2 penalty of weight matrices; biases and norms are spared."""
+    momentum: Fraction
+    """Share of the last step that is kept."""
+    nesterov: bool
+    """Whether the gradient is taken after the momentum."""
+
+
+OptimizerConfig = Annotated[AdamW | Sgd, Field(discriminator="type")]
+
+
+class WarmupSection(Section):
+    """What every schedule has."""
+
+    warmup_ratio: Fraction
+    """Share of the steps over which the rate rises linearly from 0."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None
+    """The same as a number of steps; null: warmup_ratio decides."""
+
+
+class ConstantSchedule(WarmupSection):
+    """The rate stays as it is."""
+
+    type: Literal["constant"]
+
+
+class DecaySection(WarmupSection):
+    """What every falling schedule has."""
+
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)]
+    """The rate at the end, as a share of the highest."""
+
+
+class LinearSchedule(DecaySection):
+    """The rate falls in a straight line."""
+
+    type: Literal["linear"]
+
+
+class CosineSchedule(DecaySection):
+    """The rate falls along half a cosine. Loshchilov and Hutter 2017."""
+
+    type: Literal["cosine"]
+
+
+ScheduleConfig = Annotated[ConstantSchedule | LinearSchedule | CosineSchedule, Field(discriminator="type")]
+
+
+class TrainingConfig(Section):
+    """How long, in what batches, and what is kept."""
+
+    epochs: Positive | None
+    """Passes over the train rows; null if max_steps says it."""
+    max_steps: Count | None
+    """Optimizer steps; null if epochs says it."""
+    batch_size: Count
+    """Examples of one optimizer step, over all devices and micro-batches."""
+    max_tokens_per_batch: Count | None
+    """Token budget of one optimizer step, padding included, instead of batch_size."""
+    gradient_accumulation_steps: Count
+    """Micro-batches that one optimizer step is cut into, to save memory."""
+    max_grad_norm: Positive | None
+    """Gradients are scaled down to this norm; null: never."""
+    group_by_length: bool
+    """Whether examples of similar length share a batch: less padding."""
+    log_every: Count
+    """Steps between two lines of the log."""
+    eval_every: Count | None
+    """Steps between two evaluations; null: after each epoch."""
+    save_every: Count | None
+    """Steps between two checkpoints besides those at evaluations; null: none."""
+    keep_checkpoints: Count
+    """Newest checkpoints to keep; the best one is always kept."""
+    early_stopping_patience: Count | None
+    """Evaluations without improvement after which training stops; null: never."""
+    best_metric: Name | None
+    """Validation metric that decides which checkpoint is the best; null: the task's own."""
+    resume: Name
+    """auto: go on with the newest unfinished run of the same config; never; must; or a run directory."""
+    exact: bool
+    """Whether a repeated or resumed run equals the first bit for bit (deterministic algorithms)."""
+
+
+class HardwareConfig(Section):
+    """Where and how the numbers are computed."""
+
+    device: Literal["auto", "cuda", "cpu"]
+    """auto: the GPU if there is one."""
+    precision: Precision
+    """Precision of training; auto: bf16 where the device is fast at it, else fp32."""
+    num_threads: Count | None
+    """CPU threads of torch; null: one a core."""
+    num_workers: Annotated[int, Field(ge=0, le=256)]
+    """Processes that prepare batches beside the training; 0: none."""
+    compile: bool
+    """Whether torch.compile is used."""
+
+
+class EvaluationConfig(Section):
+    """How predictions are made and scored. The result does not depend on the batch size."""
+
+    batch_size: Count
+    """Examples predicted at once."""
+    precision: Precision
+    """Precision of evaluation."""
+
+
+class HuggingFaceExport(Section):
+    """A transformers directory: safetensors, tokenizer, label names, model card."""
+
+    type: Literal["huggingface"]
+
+
+class OnnxExport(Section):
+    """An ONNX graph with dynamic batch and length, and its tokenizer."""
+
+    type: Literal["onnx"]
+    opset: Annotated[int, Field(ge=17, le=23)]
+    """Version of the ONNX operator set."""
+
+
+ExportConfig = Annotated[HuggingFaceExport | OnnxExport, Field(discriminator="type")]

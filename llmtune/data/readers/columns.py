@@ -1,0 +1,169 @@
+"""Columns as files hold them, and as the rest of the house wants them: text, or finite numbers."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from llmtune.data.readers.stream import MAX_FIELD
+from llmtune.errors import DataError
+from llmtune.paths import nearest_first
+
+CHUNK_ROWS = 20_000
+_WHOLE_FLOATS = 2.0**53  # from here on a float is not a count any more
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file to be read.
+
+    Attributes:
+        path: where it lies.
+        name: the same as the user wrote it, for messages.
+        gzipped: whether it has to be unpacked.
+        delimiter: between the fields of a CSV or TSV file.
+        quoting: whether double quotes enclose such fields.
+        column_names: of such a file without a header line.
+    """
+
+    path: Path
+    name: str
+    gzipped: bool
+    delimiter: str
+    quoting: bool
+    column_names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns that are asked for: by config key, and those that may be absent."""
+
+    required: dict[str, str]
+    optional: tuple[str, ...] = ()
+
+    def among(self, present: Sequence[str], *, where: str, hint: str = "") -> list[str]:
+        """The wanted columns that are present.
+
+        Raises:
+            DataError: a required one is not, or one stands there twice.
+        """
+        for name, key in self.required.items():
+            if name not in present:
+                shown = [f"'{column}'" for column in nearest_first(name, list(map(str, present)))]
+                raise DataError(
+                    f"there is no column '{name}'; there are {', '.join(shown[:20])}{', ...' if len(shown) > 20 else ''}",
+                    where=where,
+                    remedy=f"set {key} to one of them{hint}",
+                )
+        found = [name for name in dict.fromkeys([*self.required, *self.optional]) if name in present]
+        for name in found:
+            if list(present).count(name) > 1:
+                raise DataError(f"there are several columns '{name}'", where=where, remedy="rename all but one")
+        return found
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a file: wanted columns as Arrow arrays, and for messages the line or number of each row."""
+
+    columns: dict[str, pa.Array]
+    rows: np.ndarray
+
+
+Reader = Callable[[Source, Wanted], Iterator[Chunk]]
+
+
+def plain_text(value: Any) -> str | None:
+    """A JSON value as one would write it into a CSV file; whole floats without '.0'.
+
+    Raises:
+        TypeError: it is a list, a mapping, or something else that is no single value.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < _WHOLE_FLOATS else repr(value)
+    if isinstance(value, int):
+        return str(value)
+    raise TypeError(f"a {'mapping' if isinstance(value, dict) else type(value).__name__}")
+
+
+def text_array(values: Sequence[Any], *, column: str, name: str, rows: Sequence[int]) -> pa.Array:
+    """Values as text.
+
+    Raises:
+        DataError: one is no single value, or holds half of a surrogate pair.
+    """
+    try:
+        return pa.array(values, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
+        texts = []
+    for row, value in zip(rows, values, strict=True):
+        try:
+            text = plain_text(value)
+            (text or "").encode()
+        except TypeError as e:
+            raise DataError(f"column '{column}' holds {e}, not text", where=f"{name}:{row}") from None
+        except UnicodeEncodeError:
+            raise DataError(f"column '{column}' holds half of a surrogate pair, which is no character", where=f"{name}:{row}") from None
+        texts.append(text)
+    return pa.array(texts, pa.string())
+
+
+def as_text(array: pa.Array, *, column: str, name: str, rows: np.ndarray) -> pa.Array:
+    """A column of any single-valued type as strings, none longer than MAX_FIELD.
+
+    Raises:
+        DataError: the column holds lists, records or bytes, or a text is too long.
+    """
+    kind = array.type
+    if isinstance(kind, pa.DictionaryType):
+        array, kind = array.dictionary_decode(), kind.value_type
+    if pa.types.is_floating(kind) or pa.types.is_null(kind):
+        array = text_array(array.to_pylist(), column=column, name=name, rows=rows)
+    elif not pa.types.is_string(kind):
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            raise DataError(f"column '{column}' holds values of type {kind}, not text", where=name, remedy="choose another column")
+        array = array.cast(pa.string())
+    lengths = pc.binary_length(array)
+    if (pc.max(lengths).as_py() or 0) > MAX_FIELD:
+        row = rows[pc.index(pc.greater(lengths, MAX_FIELD), True).as_py()]
+        raise DataError(f"column '{column}' holds a text longer than {MAX_FIELD:,} bytes", where=f"{name}:{row}", remedy="cut it into rows")
+    return array
+
+
+def as_numbers(array: pa.Array, *, column: str, name: str, rows: np.ndarray) -> np.ndarray:
+    """A column as finite numbers, float64.
+
+    Raises:
+        DataError: names the first row that holds none.
+    """
+    values = array.to_pylist()
+    try:
+        numbers = np.array([float(value) for value in values], dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        numbers = np.array([_number(value) for value in values])
+    if not np.isfinite(numbers).all():
+        at = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        shown = "is empty" if values[at] in (None, "") else f"holds {values[at]!r}, which is no finite number"
+        raise DataError(f"column '{column}' {shown}", where=f"{name}:{rows[at]}", remedy="correct or remove the row, or leave it out with data.where")
+    return numbers
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+def listed(values: Collection[str | None], *, limit: int = 5) -> str:
+    """A few values for a message."""
+    shown = [f"'{value[:50]}'" if value is not None else "none" for value in list(values)[:limit]]
+    return ", ".join(shown) + (", ..." if len(values) > limit else "")

@@ -1,0 +1,54 @@
+"""Data sets of the Hugging Face hub, and local directories that the datasets library reads."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from llmtune.config.sections.data import HubData
+from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Wanted
+from llmtune.errors import DataError
+
+
+def read(data: HubData, split: str, wanted: Wanted) -> Iterator[Chunk]:
+    """Rows of one split, numbered from 1; class ids become class names, and the id -1 of an unlabelled row none.
+
+    Raises:
+        DataError: there is no such data set or split, no network, or a column is missing.
+    """
+    where = f"{data.name}[{split}]"
+    rows = _load(data, split)
+    found = wanted.among(rows.column_names, where=where)
+    class_names = {name: getattr(rows.features[name], "names", None) for name in found}
+    first = 1
+    for table in rows.select_columns(found).with_format("arrow").iter(batch_size=CHUNK_ROWS):
+        columns = {}
+        for name in found:
+            array = table[name].combine_chunks()
+            columns[name] = _named(array, class_names[name]) if class_names[name] else array
+        yield Chunk(columns, np.arange(first, first + table.num_rows))
+        first += table.num_rows
+
+
+def _load(data: HubData, split: str) -> Any:
+    import datasets
+
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(data.name, data.subset, split=split, revision=data.revision)
+    except Exception as e:  # the library raises what lies beneath: OSError, ValueError, and those of its network client
+        is_local = Path(data.name).is_dir()
+        raise DataError(
+            f"the data set cannot be loaded: {str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__}",
+            where=f"{data.name}[{split}]",
+            remedy="check data.name, data.subset and the split names"
+            + ("" if is_local else "; without a network set HF_HUB_OFFLINE=1 to use what was downloaded before, or read local files with data=files"),
+        ) from None
+
+
+def _named(ids: pa.Array, names: list[str]) -> pa.Array:
+    return pa.array([names[i] if i is not None and i >= 0 else None for i in ids.to_pylist()], pa.string())

@@ -1,0 +1,90 @@
+"""JSON: a list of objects, or such a list under "data". JSONL: one object a line."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted, text_array
+from llmtune.data.readers.stream import text_blocks, text_lines
+from llmtune.errors import DataError
+
+
+def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
+    """The objects of a JSON file, numbered from 1.
+
+    Raises:
+        DataError: bad JSON with its line, something else than a list of objects, a column that no object has.
+    """
+    try:
+        content = json.loads("".join(text_blocks(source.path, source.name, gzipped=source.gzipped)))
+    except json.JSONDecodeError as e:
+        remedy = "one object a line is data.format=jsonl" if e.msg == "Extra data" else "correct the file"
+        raise DataError(f"bad JSON in column {e.colno}: {e.msg}", where=f"{source.name}:{e.lineno}", remedy=remedy) from None
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"bad JSON: {e}", where=source.name) from None
+    objects = content.get("data") if isinstance(content, dict) else content
+    if not isinstance(objects, list):
+        raise DataError(
+            'the file is neither a list of objects nor {"data": [...]}', where=source.name, remedy="one object a line is data.format=jsonl"
+        )
+    collector = _Collector(source, wanted)
+    for start in range(0, len(objects), CHUNK_ROWS):
+        part = objects[start : start + CHUNK_ROWS]
+        yield collector.chunk(part, range(start + 1, start + 1 + len(part)))
+    collector.close()
+
+
+def read_lines(source: Source, wanted: Wanted) -> Iterator[Chunk]:
+    """The objects of a JSONL file; blank lines are skipped.
+
+    Raises:
+        DataError: see `read`.
+    """
+    collector = _Collector(source, wanted)
+    line = 0
+    for lines in text_lines(source.path, source.name, gzipped=source.gzipped):
+        objects, rows = [], []
+        for text in lines:
+            line += 1
+            if text.isspace():
+                continue
+            try:
+                objects.append(json.loads(text))
+            except json.JSONDecodeError as e:
+                raise DataError(
+                    f"bad JSON in column {e.colno}: {e.msg}", where=f"{source.name}:{line}", remedy="correct or remove the line"
+                ) from None
+            except (ValueError, RecursionError) as e:
+                raise DataError(f"bad JSON: {e}", where=f"{source.name}:{line}", remedy="correct or remove the line") from None
+            rows.append(line)
+        if objects:
+            yield collector.chunk(objects, rows)
+    collector.close()
+
+
+class _Collector:
+    """Objects to columns. A key that an object lacks is an empty value; one that all of them lack is a missing column."""
+
+    def __init__(self, source: Source, wanted: Wanted):
+        self._source, self._wanted = source, wanted
+        self._keys: dict[str, None] = {}
+
+    def chunk(self, objects: Sequence[Any], rows: Sequence[int]) -> Chunk:
+        for row, value in zip(rows, objects, strict=True):
+            if not isinstance(value, dict):
+                raise DataError(
+                    f"expected an object such as {{\"text\": ...}}, got {json.dumps(value)[:50]}", where=f"{self._source.name}:{row}"
+                )
+        self._keys |= dict.fromkeys(key for value in objects for key in value)
+        names = [*self._wanted.required, *self._wanted.optional]
+        columns = {
+            name: text_array([value.get(name) for value in objects], column=name, name=self._source.name, rows=rows)
+            for name in dict.fromkeys(names)
+        }
+        return Chunk(columns, np.array(rows))
+
+    def close(self) -> None:
+        if self._keys:
+            self._wanted.among(list(self._keys), where=self._source.name)

@@ -1,0 +1,138 @@
+"""Bytes of a file as text, with everything that can be wrong with them told by byte and line."""
+
+import codecs
+import gzip
+import io
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from llmtune.errors import DataError
+from llmtune.paths import nearest_first
+
+MAX_FIELD = 10_000_000  # characters of a field or line: beyond it a quote or line end is missing
+_BLOCK = 1 << 20
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def check_file(path: Path, name: str) -> os.stat_result:
+    """Make sure that a file can be read, without opening it: to open a FIFO would wait for a writer.
+
+    Args:
+        path: the file.
+        name: the same as the user wrote it.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"there is no file '{name}'", remedy=_similar(path)) from None
+    except (OSError, ValueError) as e:
+        raise DataError(f"'{name}' cannot be read: {getattr(e, 'strerror', None) or e}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise DataError(f"'{name}' is a directory, not a file", remedy=f"name the files in it, such as '{name.rstrip('/')}/*.csv'")
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"'{name}' is not a regular file but a pipe, socket or device", remedy="copy the rows to a file first")
+    if found.st_size == 0:
+        raise DataError("the file is empty", where=name)
+    return found
+
+
+@contextmanager
+def open_bytes(path: Path, name: str, *, gzipped: bool) -> Iterator[BinaryIO]:
+    """The bytes of a file, unpacked. What breaks while they are read becomes a DataError."""
+    try:
+        with path.open("rb") as plain:
+            yield gzip.GzipFile(fileobj=plain) if gzipped else plain
+    except EOFError:
+        raise DataError("the gzip file is cut off", where=name, remedy="fetch or pack it again") from None
+    except (gzip.BadGzipFile, zlib.error) as e:
+        raise DataError(f"the gzip file is damaged: {e}", where=name, remedy="fetch or pack it again") from None
+    except OSError as e:
+        raise DataError(f"the file cannot be read: {e.strerror or e}", where=name) from None
+
+
+def text_blocks(path: Path, name: str, *, gzipped: bool) -> Iterator[str]:
+    """The text of a UTF-8 file in blocks, a byte order mark left out.
+
+    Raises:
+        DataError: bytes that are no UTF-8, or a NUL, with its byte and line.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    num_bytes, line = 0, 1
+    with open_bytes(path, name, gzipped=gzipped) as stream:
+        while True:
+            block = stream.read(_BLOCK)
+            if num_bytes == 0 and block.startswith(_UTF16_MARKS):
+                raise DataError("the file is UTF-16, not UTF-8", where=name, remedy=_convert("UTF-16", name))
+            pending = len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as e:
+                raise _not_utf8(e, name, first_byte=num_bytes - pending, line=line) from None
+            if (at := text.find("\0")) >= 0:
+                raise DataError(
+                    f"there is a NUL character at byte {num_bytes - pending + len(text[:at].encode())}",
+                    where=f"{name}:{line + text.count(chr(10), 0, at)}",
+                    remedy="is this a text file in UTF-8? If only the NULs are wrong: tr -d '\\000' < old > new",
+                )
+            if num_bytes == 0:
+                text = text.removeprefix("\ufeff")
+            line += text.count("\n")
+            num_bytes += len(block)
+            if text:
+                yield text
+            if not block:
+                return
+
+
+def text_lines(path: Path, name: str, *, gzipped: bool) -> Iterator[list[str]]:
+    """The lines of a UTF-8 file in batches, each with its own end: `\\n`, `\\r\\n` or `\\r`.
+
+    Raises:
+        DataError: see `text_blocks`; also a line that is longer than MAX_FIELD.
+    """
+    rest, num_lines = "", 0
+    for block in text_blocks(path, name, gzipped=gzipped):
+        lines = io.StringIO(rest + block, newline="").readlines()
+        rest = "" if lines[-1].endswith("\n") else lines.pop()  # "\r" may be half of "\r\n"
+        if lines:
+            _check_length(lines[0], f"{name}:{num_lines + 1}")  # the others are shorter than a block
+            num_lines += len(lines)
+            yield lines
+        _check_length(rest, f"{name}:{num_lines + 1}")
+    if rest:
+        yield [rest]
+
+
+def _check_length(line: str, where: str) -> None:
+    if len(line) > MAX_FIELD:
+        raise DataError(
+            f"the line is longer than {MAX_FIELD:,} characters",
+            where=where,
+            remedy="is this a text file with one row a line? Cut longer texts into rows",
+        )
+
+
+def _not_utf8(e: UnicodeDecodeError, name: str, *, first_byte: int, line: int) -> DataError:
+    line += e.object.count(b"\n", 0, e.start)
+    return DataError(
+        f"invalid UTF-8 at byte {first_byte + e.start} of the file (0x{e.object[e.start]:02x})",
+        where=f"{name}:{line}",
+        remedy=f"if the file was written with another encoding, convert it: {_convert('WINDOWS-1252', name)}",
+    )
+
+
+def _convert(encoding: str, name: str) -> str:
+    return f"iconv -f {encoding} -t UTF-8 '{name}' > new.txt"
+
+
+def _similar(path: Path) -> str | None:
+    try:
+        there = [entry.name for entry in os.scandir(path.parent) if entry.is_file()]
+    except (OSError, ValueError):
+        return f"there is no folder '{path.parent}' either"
+    return f"the folder holds {', '.join(nearest_first(path.name, there)[:5])}" if there else None

@@ -1,0 +1,214 @@
+"""The source rows: files or hub data in the columns that the rest of the house knows.
+
+A table has, as far as they are configured, `text`, `text_pair` and `label` (strings, null where the source has nothing) and
+`features` (lists of float64); and for messages `file` and `row`: the line on which the row starts, or the number of the row
+in formats without lines.
+"""
+
+import glob
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from llmtune import paths
+from llmtune.config.sections.data import ColumnMapping, DataConfig, FilesData, HubData
+from llmtune.data.readers import delimited, hub, json_rows, parquet, plain
+from llmtune.data.readers.columns import Chunk, Reader, Source, Wanted, as_numbers, as_text, listed
+from llmtune.data.readers.stream import check_file
+from llmtune.errors import DataError
+from llmtune.randomness import generator
+
+_VALUES_TOLD = 10
+SPLITS = ("train", "validation", "test")
+
+READERS: dict[str, Reader] = {
+    "csv": delimited.read,
+    "tsv": delimited.read,
+    "json": json_rows.read,
+    "jsonl": json_rows.read_lines,
+    "parquet": parquet.read,
+    "text": plain.read,
+}
+ENDINGS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "text"}
+
+
+def load(data: DataConfig, *, need_label: bool = True, seed: int = 0) -> dict[str, pa.Table]:
+    """The rows of every split that the data names, 'train' always; `where` and `max_rows` are applied.
+
+    Args:
+        data: what to read.
+        need_label: whether a source without the label column is an error.
+        seed: of the draw of `max_rows`.
+
+    Raises:
+        DataError: a source is missing, malformed or empty; with its place and the remedy.
+    """
+    wanted = _wanted(data, need_label=need_label)
+    tables = {}
+    for split in SPLITS:
+        if _is_named(data, split):
+            chunks = _hub_chunks(data, split, wanted) if isinstance(data, HubData) else _file_chunks(data, split, wanted)
+            tables[split] = _limited(_table(data, chunks), data.max_rows, seed=seed, split=split)
+    return tables
+
+
+def fingerprint(data: DataConfig) -> list[list]:
+    """What tells whether the inputs have changed: name, size and sha256 of each file; a hub data set's name and revision.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    if isinstance(data, HubData):
+        inner = sorted(path for path in Path(data.name).rglob("*") if path.is_file()) if Path(data.name).is_dir() else []
+        return [[data.name, data.subset, data.revision], *(_file_fingerprint(path, str(path)) for path in inner)]
+    files = [file for split in SPLITS for file in _files(data, split)]
+    return [_file_fingerprint(path, name) for path, name in dict.fromkeys(files)]
+
+
+def is_plain_text(data: DataConfig) -> bool:
+    """Whether the rows are lines of plain text, which carry their own line ends."""
+    return isinstance(data, FilesData) and all(_format(data, name)[0] == "text" for _, name in _files(data, "train"))
+
+
+def _wanted(data: ColumnMapping, *, need_label: bool) -> Wanted:
+    required = {
+        data.text_column: "data.text_column",
+        data.text_pair_column: "data.text_pair_column",
+        **{name: "data.feature_columns" for name in data.feature_columns},
+        **{name: "data.where" for name in data.where},
+    }
+    if need_label:
+        required[data.label_column] = "data.label_column"
+    required.pop(None, None)
+    return Wanted(required, (data.label_column,) if data.label_column and not need_label else ())
+
+
+def _is_named(data: DataConfig, split: str) -> bool:
+    return getattr(data, f"{split}_{'split' if isinstance(data, HubData) else 'file'}") is not None
+
+
+def _files(data: FilesData, split: str) -> list[tuple[Path, str]]:
+    """The files of a split with their names, all of them fit to be opened."""
+    given = getattr(data, f"{split}_file") or ()
+    files = []
+    for name in (given,) if isinstance(given, str) else given:
+        path = paths.resolve(name)
+        if "*" in name and not path.exists():
+            matches = sorted(glob.glob(str(path), recursive=True))
+            if not matches:
+                raise DataError(f"no file matches '{name}'", where=f"data.{split}_file")
+            files += [(Path(match), match) for match in matches]
+        else:
+            files.append((path, name))
+    for path, name in files:
+        check_file(path, name)
+    return files
+
+
+def _format(data: FilesData, name: str) -> tuple[str, bool]:
+    """The format of a file, and whether it is gzipped."""
+    gzipped = name.lower().endswith(".gz")
+    kind = data.format
+    if kind == "auto":
+        ending = Path(name.lower().removesuffix(".gz")).suffix
+        if ending not in ENDINGS:
+            raise DataError(
+                f"the name ends in none of the known ways: {', '.join(ENDINGS)}, each also with .gz",
+                where=name,
+                remedy=f"set data.format to one of {', '.join(READERS)}",
+            )
+        kind = ENDINGS[ending]
+    for key in ("delimiter", "column_names"):
+        if kind not in ("csv", "tsv") and getattr(data, key) is not None:
+            raise DataError(f"data.{key} is for CSV and TSV, and this file is {kind}", where=name, remedy=f"set data.{key}=null")
+    if data.delimiter and data.delimiter in '"\r\n':
+        raise DataError("fields cannot be divided by a quote or a line end", where="data.delimiter")
+    return kind, gzipped
+
+
+def _file_fingerprint(path: Path, name: str) -> list:
+    size = check_file(path, name).st_size
+    try:
+        with path.open("rb") as file:
+            return [name, size, hashlib.file_digest(file, "sha256").hexdigest()]
+    except OSError as e:
+        raise DataError(f"the file cannot be read: {e.strerror or e}", where=name) from None
+
+
+def _file_chunks(data: FilesData, split: str, wanted: Wanted) -> Iterator[tuple[str, Chunk]]:
+    """What the files of a split hold, one after the other, each with its name."""
+    for path, name in _files(data, split):
+        kind, gzipped = _format(data, name)
+        delimiter = data.delimiter or ("\t" if kind == "tsv" else ",")
+        source = Source(path, name, gzipped, delimiter, data.quoting, data.column_names)
+        before, num_rows = check_file(path, name), 0
+        for chunk in READERS[kind](source, wanted):
+            num_rows += len(chunk.rows)
+            yield name, chunk
+        after = check_file(path, name)
+        if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
+            raise DataError("the file changed while it was read", where=name, remedy="start again when it is complete")
+        if num_rows == 0:
+            has_header = kind in ("csv", "tsv") and data.column_names is None
+            raise DataError("the file holds a header line but no rows" if has_header else "the file holds no rows", where=name)
+
+
+def _hub_chunks(data: HubData, split: str, wanted: Wanted) -> Iterator[tuple[str, Chunk]]:
+    name = getattr(data, f"{split}_split")
+    num_rows = 0
+    for chunk in hub.read(data, name, wanted):
+        num_rows += len(chunk.rows)
+        yield f"{data.name}[{name}]", chunk
+    if num_rows == 0:
+        raise DataError("the split holds no rows", where=f"{data.name}[{name}]")
+
+
+def _table(data: ColumnMapping, chunks: Iterator[tuple[str, Chunk]]) -> pa.Table:
+    """The canonical table of all chunks, those rows only that `where` allows."""
+    seen: dict[str, dict[str, None]] = {column: {} for column in data.where}
+    batches = []
+    for name, chunk in chunks:
+        keep = np.ones(len(chunk.rows), dtype=bool)
+        for column, value in data.where.items():
+            texts = as_text(chunk.columns[column], column=column, name=name, rows=chunk.rows)
+            keep &= pc.fill_null(pc.equal(texts, value), False).to_numpy(zero_copy_only=False)
+            if len(seen[column]) < _VALUES_TOLD:
+                seen[column] |= dict.fromkeys(pc.unique(texts).to_pylist())
+        if not keep.all():
+            columns = {column: array.filter(pa.array(keep)) for column, array in chunk.columns.items()}
+            chunk = Chunk(columns, chunk.rows[keep])
+        if len(chunk.rows):
+            batches.append(_canonical(data, name, chunk))
+    if not batches:
+        wheres = ", ".join(f"{column}: {value}" for column, value in data.where.items())
+        told = "; ".join(f"'{column}' holds {listed(values, limit=_VALUES_TOLD)}" for column, values in seen.items())
+        raise DataError(f"no row of {name} is left by data.where={{{wheres}}}", where="data.where", remedy=told)
+    return pa.Table.from_batches(batches).unify_dictionaries()
+
+
+def _canonical(data: ColumnMapping, name: str, chunk: Chunk) -> pa.RecordBatch:
+    arrays: dict[str, pa.Array] = {}
+    for target, column in (("text", data.text_column), ("text_pair", data.text_pair_column), ("label", data.label_column)):
+        if column in chunk.columns:
+            arrays[target] = as_text(chunk.columns[column], column=column, name=name, rows=chunk.rows)
+    num_rows, width = len(chunk.rows), len(data.feature_columns)
+    if width:
+        numbers = [as_numbers(chunk.columns[c], column=c, name=name, rows=chunk.rows) for c in data.feature_columns]
+        offsets = np.arange(num_rows + 1, dtype=np.int32) * width
+        arrays["features"] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.stack(numbers, axis=1).ravel()))
+    arrays["file"] = pa.DictionaryArray.from_arrays(np.zeros(num_rows, dtype=np.int32), [name])
+    arrays["row"] = pa.array(chunk.rows, pa.int64())
+    return pa.RecordBatch.from_pydict(arrays)
+
+
+def _limited(table: pa.Table, max_rows: int | None, *, seed: int, split: str) -> pa.Table:
+    """At most `max_rows` rows, drawn with the seed, in their old order."""
+    if max_rows is None or table.num_rows <= max_rows:
+        return table
+    keep = np.zeros(table.num_rows, dtype=bool)
+    keep[generator(seed, f"max_rows/{split}").choice(table.num_rows, max_rows, replace=False)] = True
+    return table.filter(pa.array(keep))

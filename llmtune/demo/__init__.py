@@ -1,0 +1,1 @@
+"""Made-up points for the regression recipes."""

@@ -1,0 +1,94 @@
+"""Predictions for new rows, as the JSON objects that `predict` prints."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from llmtune.errors import DataError
+from llmtune.tasks.base import Draw, Task
+from llmtune.training.precision import Compute
+
+NUM_FILLERS = 5  # candidates told for each masked position
+
+
+def predict(model: nn.Module, task: Task, columns: dict[str, Sequence], *, compute: Compute, max_new_tokens: int) -> Iterator[dict[str, Any]]:
+    """One JSON-ready object for each row.
+
+    Args:
+        model: on its device, in eval mode.
+        task: that the model was trained for.
+        columns: canonical columns: `text` and `text_pair`, or `features`.
+        compute: device and precision.
+        max_new_tokens: that a causal model adds.
+    """
+    with torch.inference_mode(), compute.autocast():
+        match task.type:
+            case "causal_lm":
+                yield from _continued(model, task, columns["text"], compute, max_new_tokens)
+            case "masked_lm":
+                yield from _filled(model, task, columns["text"], compute)
+            case _:
+                yield from _answered(model, task, columns, compute)
+
+
+def _answered(model: nn.Module, task: Task, columns: dict[str, Sequence], compute: Compute) -> Iterator[dict[str, Any]]:
+    stored = task.encode(columns)
+    num_rows = len(next(iter(stored.values())))
+    examples = [{"id": i, **{name: values[i] for name, values in stored.items()}} for i in range(num_rows)]
+    outputs = task.score(model, task.collate(examples, Draw(0, 0, training=False)).to(compute.device)).outputs
+    names = task.describe().get("label_names", ())
+    for i in range(num_rows):
+        row = {name: _plain(columns[name][i]) for name in columns}
+        if task.type == "regression":
+            yield {**row, "value": float(outputs["prediction"][i])}
+        else:
+            shares = outputs["probabilities"][i]
+            label = int(outputs["prediction"][i])
+            yield {
+                **row,
+                "label": names[label],
+                "probability": round(float(shares[label]), 6),
+                "probabilities": {name: round(float(p), 6) for name, p in zip(names, shares, strict=True)},
+            }
+
+
+def _continued(model: nn.Module, task: Any, texts: Sequence[str], compute: Compute, max_new_tokens: int) -> Iterator[dict[str, Any]]:
+    """The most likely continuation, greedily, until the end-of-text token or the model's window is full."""
+    tokenizer = task.text.tokenizer
+    window = task.text.max_length
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"] or [task.end_of_text or task.text.pad_token_id]
+        added: list[int] = []
+        for _ in range(max_new_tokens):
+            input_ids = torch.tensor([(ids + added)[-window:]], device=compute.device)
+            logits_V = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits[0, -1]
+            token = int(logits_V.argmax())
+            if token == task.end_of_text:
+                break
+            added.append(token)
+        yield {"text": text, "continuation": tokenizer.decode(added)}
+
+
+def _filled(model: nn.Module, task: Any, texts: Sequence[str], compute: Compute) -> Iterator[dict[str, Any]]:
+    """The likeliest tokens at each mask."""
+    tokenizer = task.text.tokenizer
+    for text in texts:
+        ids = np.array(task.text.encode([text])["input_ids"][0])
+        masks = np.flatnonzero(ids == task.mask_token_id)
+        if not len(masks):
+            raise DataError(f"the text has no {tokenizer.mask_token} to fill: {text[:80]!r}", remedy=f"write {tokenizer.mask_token} in place of a word")
+        input_ids = torch.from_numpy(ids)[None].to(compute.device)
+        shares_MV = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits[0, masks].float().softmax(-1)
+        likeliest = shares_MV.topk(NUM_FILLERS, dim=-1)
+        fillers = [
+            [{"token": tokenizer.decode([token]), "probability": round(share, 6)} for token, share in zip(tokens, shares, strict=True)]
+            for tokens, shares in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+        ]
+        yield {"text": text, "masks": fillers}
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -1,0 +1,149 @@
+"""Predict the next token (causal) or hidden tokens (masked). V: entries of the vocabulary."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llmtune.randomness import generator
+from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
+from llmtune.tasks.text import TextInputs, example_ids, filled
+
+IGNORED = -100  # target of a position that is not predicted
+
+
+def token_losses(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
+    """Cross-entropy of each position, 0 where nothing is predicted; float32 [B, L]."""
+    flat = F.cross_entropy(logits_BLV.float().flatten(0, 1), labels_BL.flatten(), ignore_index=IGNORED, reduction="none")
+    return flat.view_as(labels_BL)
+
+
+class LanguageModelTask:
+    """What both kinds share: the loss is summed over predicted tokens and weighted by their number."""
+
+    type: str
+
+    def __init__(self, text: TextInputs):
+        self.text = text
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
+        labels_BL = batch.targets["labels"]
+        logits_BLV = model(**batch.inputs).logits
+        total = F.cross_entropy(logits_BLV.float().flatten(0, 1), labels_BL.flatten(), ignore_index=IGNORED, reduction="sum")
+        return LossTerms(total)
+
+    def score(self, model: nn.Module, batch: Batch) -> Scores:
+        labels_BL = batch.targets["labels"]
+        logits_BLV = model(**batch.inputs).logits
+        predicted_BL = labels_BL != IGNORED
+        outputs = {"num_correct": ((logits_BLV.argmax(-1) == labels_BL) & predicted_BL).sum(-1).cpu().numpy()}
+        losses = token_losses(logits_BLV, labels_BL).double().sum(-1).cpu().numpy()
+        return Scores(batch.example_ids.numpy(), losses, predicted_BL.sum(-1).double().cpu().numpy(), outputs)
+
+    def describe(self) -> dict[str, Any]:
+        return {"type": self.type, **self.text.describe()}
+
+
+class CausalLmTask(LanguageModelTask):
+    """Rows are joined into one stream and cut into blocks; each token but the first is predicted exactly once.
+
+    Args:
+        text: tokenizer and padding.
+        end_of_text: token put behind each row; None for plain text, whose lines carry their own line ends.
+    """
+
+    type = "causal_lm"
+
+    def __init__(self, text: TextInputs, *, end_of_text: int | None):
+        super().__init__(text)
+        self.end_of_text = end_of_text
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "end_of_text": self.end_of_text}
+
+    def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
+        """Each row as one block of its own, cut to max_length."""
+        rows = self._token_ids(filled(columns["text"]))
+        return {"input_ids": [ids[: self.text.max_length + 1] for ids in rows]}
+
+    def encode_stream(self, chunks: Iterable[dict[str, Sequence]]) -> Iterator[dict[str, list]]:
+        """Blocks of max_length + 1 tokens; neighbours share one token, the last target of one and first input of the next."""
+        stride = self.text.max_length
+        rest = np.empty(0, dtype=np.int32)
+        for columns in chunks:
+            ids = [token for row in self._token_ids(filled(columns["text"])) for token in row]
+            stream = np.concatenate([rest, np.array(ids, dtype=np.int32)])
+            num_blocks = max(0, (len(stream) - 1) // stride)
+            if num_blocks:
+                yield {"input_ids": [stream[i * stride : (i + 1) * stride + 1] for i in range(num_blocks)]}
+            rest = stream[num_blocks * stride :]
+        if len(rest) > 1:
+            yield {"input_ids": [rest]}
+
+    def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:
+        inputs, _ = self.text.pad([{"input_ids": e["input_ids"][:-1]} for e in examples])
+        labels_BL = np.full(inputs["input_ids"].shape, IGNORED, dtype=np.int64)
+        for row, example in zip(labels_BL, examples, strict=True):
+            row[: len(example["input_ids"]) - 1] = example["input_ids"][1:]
+        lengths = inputs["attention_mask"].sum(-1)
+        return Batch(inputs, {"labels": torch.from_numpy(labels_BL)}, example_ids(examples), lengths, float((labels_BL != IGNORED).sum()))
+
+    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self.text.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
+        tail = [] if self.end_of_text is None else [self.end_of_text]
+        return [ids + tail for ids in encoded["input_ids"]]
+
+
+class MaskedLmTask(LanguageModelTask):
+    """Of the tokens drawn 80 % are masked, 10 % replaced by any token, 10 % kept. Devlin et al. 2019.
+
+    Args:
+        text: tokenizer and padding.
+        mask_probability: share of the tokens that are predicted; at least one of each row.
+        mask_token_id: stands for a masked token.
+        special_ids: tokens that are never predicted.
+        vocab_size: replacements are drawn from below this id.
+    """
+
+    type = "masked_lm"
+
+    def __init__(
+        self, text: TextInputs, *, mask_probability: float, mask_token_id: int, special_ids: Sequence[int], vocab_size: int
+    ):
+        super().__init__(text)
+        self.mask_probability, self.mask_token_id = mask_probability, mask_token_id
+        self.special_ids, self.vocab_size = tuple(special_ids), vocab_size
+
+    def describe(self) -> dict[str, Any]:
+        own = ("mask_probability", "mask_token_id", "special_ids", "vocab_size")
+        return {**super().describe(), **{k: getattr(self, k) for k in own}, "special_ids": list(self.special_ids)}
+
+    def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
+        texts = filled(columns["text"])
+        return {**self.text.encode(texts), "text": texts}
+
+    def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:
+        inputs, lengths = self.text.pad(self.text.augment(examples, draw))
+        ids_BL = inputs["input_ids"].numpy()
+        labels_BL = np.full(ids_BL.shape, IGNORED, dtype=np.int64)
+        for i, example in enumerate(examples):
+            self._mask(ids_BL[i, : lengths[i]], labels_BL[i], draw, example["id"])
+        return Batch(inputs, {"labels": torch.from_numpy(labels_BL)}, example_ids(examples), lengths, float((labels_BL != IGNORED).sum()))
+
+    def _mask(self, ids_L: np.ndarray, labels_L: np.ndarray, draw: Draw, example: int) -> None:
+        """Change one row of ids in place and note the targets."""
+        rng = generator(draw.seed, "mask" if draw.training else "evaluation mask", draw.epoch if draw.training else 0, example)
+        candidates = np.flatnonzero(~np.isin(ids_L, self.special_ids))
+        if not len(candidates):
+            return
+        chosen = candidates[rng.random(len(candidates)) < self.mask_probability]
+        if not len(chosen):
+            chosen = rng.choice(candidates, size=1)
+        labels_L[chosen] = ids_L[chosen]
+        fate = rng.random(len(chosen))
+        ids_L[chosen[fate < 0.8]] = self.mask_token_id
+        replaced = chosen[(fate >= 0.8) & (fate < 0.9)]
+        ids_L[replaced] = rng.integers(0, self.vocab_size, size=len(replaced))

@@ -1,0 +1,265 @@
+"""From source files to prepared rows: load, split, tokenizer, encode, and the facts that travel with the model."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+import llmtune
+from llmtune import console
+from llmtune.config.sections.data import DataConfig, SplitConfig, TokenizerConfig
+from llmtune.config.sections.model import ModelConfig, TaskConfig
+from llmtune.data import prepared, sources
+from llmtune.data import split as splits
+from llmtune.data import tokenizer as tokenizers
+from llmtune.data.prepared import Prepared
+from llmtune.errors import DataError, ModelError
+from llmtune.tasks.base import Task
+from llmtune.tasks.classification import label_names_of
+from llmtune.tasks.language_modeling import CausalLmTask
+from llmtune.tasks.registry import rebuild
+from llmtune.tasks.text import as_numbers
+
+CHUNK_ROWS = 10_000
+LONGEST_BY_DEFAULT = 512
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the weights that training starts from bring along: nothing at all from scratch.
+
+    Attributes:
+        tokenizer_dir: directory or hub name of the model's own tokenizer.
+        max_length: tokens it can read, or None if it does not say.
+        description: `Task.describe()` of the run it comes from.
+    """
+
+    tokenizer_dir: Path | str | None = None
+    max_length: int | None = None
+    description: dict[str, Any] | None = None
+
+
+def prepare(
+    data: DataConfig,
+    *,
+    split: SplitConfig,
+    tokenizer: TokenizerConfig,
+    task: TaskConfig,
+    model: ModelConfig,
+    origin: Origin,
+    seed: int,
+    cache_dir: Path,
+) -> Prepared:
+    """The rows of all splits as the task stores them, from the cache if nothing has changed since.
+
+    Raises:
+        DataError: the rows cannot serve the task.
+        ModelError: the model's tokenizer is unfit, or its longest input is exceeded.
+    """
+    family = "lstm" if model.type in ("lstm", "mlp") else "gpt" if task.type == "causal_lm" or model.type == "gpt" else "bert"
+    key = {
+        "llmtune": llmtune.__version__,
+        "inputs": sources.fingerprint(data),
+        "data": data.model_dump(mode="json"),
+        "split": split.model_dump(mode="json"),
+        "tokenizer": tokenizer.model_dump(mode="json"),
+        "task": task.model_dump(mode="json"),
+        "family": family,
+        "origin": _origin_key(origin),
+        "seed": seed,
+    }
+    builder = _Builder(data, split, tokenizer, task, model, origin, seed, family)
+    return prepared.open_or_build(key, builder.build, cache_dir=cache_dir)
+
+
+def load_rows(data: DataConfig, *, need_label: bool, seed: int) -> dict[str, pa.Table]:
+    """The canonical tables of a data set, its labels renamed as `data.label_map` says."""
+    tables = sources.load(data, need_label=need_label, seed=seed)
+    if not data.label_map:
+        return tables
+    return {name: _relabelled(table, data.label_map) for name, table in tables.items()}
+
+
+def _relabelled(table: pa.Table, names: dict[str, str]) -> pa.Table:
+    if "label" not in table.column_names:
+        return table
+    labels = pa.array([names.get(label, label) for label in table["label"].to_pylist()], type=pa.string())
+    return table.set_column(table.column_names.index("label"), "label", labels)
+
+
+def task_of(ready: Prepared) -> Task:
+    """The task whose rows these are."""
+    return rebuild(ready.meta["task"], tokenizer_dir_of(ready))
+
+
+def tokenizer_dir_of(ready: Prepared) -> Path | None:
+    directory = ready.directory / "tokenizer"
+    return directory if directory.is_dir() else None
+
+
+def encode_rows(task: Task, table: pa.Table) -> Iterator[dict[str, list]]:
+    """Stored columns of a table, chunk by chunk."""
+    chunks = (batch.to_pydict() for batch in table.to_batches(max_chunksize=CHUNK_ROWS))
+    if isinstance(task, CausalLmTask):
+        yield from task.encode_stream(chunks)
+    else:
+        yield from map(task.encode, chunks)
+
+
+@dataclass(frozen=True)
+class _Builder:
+    data: DataConfig
+    split: SplitConfig
+    tokenizer: TokenizerConfig
+    task: TaskConfig
+    model: ModelConfig
+    origin: Origin
+    seed: int
+    family: str
+
+    def build(self, directory: Path) -> dict[str, Any]:
+        """Write all splits and the tokenizer below `directory`; returns the meta data."""
+        needs_label = self.task.type in ("classification", "regression")
+        tables = load_rows(self.data, need_label=needs_label, seed=self.seed)
+        tables = splits.split(tables, self.split, seed=self.seed, stratify=self.task.type == "classification")
+        description, facts = self._describe(tables["train"], directory)
+        task = rebuild(description, directory / "tokenizer" if facts else None)
+        counts = {}
+        for name, table in tables.items():
+            with console.progress(f"preparing {name}", total=table.num_rows, unit="rows") as advance:
+                counts[name] = _Counter(task, table, advance)
+                prepared.write_split(directory, name, counts[name].columns())
+        if "text" in tables["train"].column_names:
+            _warn_of_leak(tables)
+        return {
+            "task": description,
+            "tokenizer": facts,
+            "splits": {name: counter.facts() for name, counter in counts.items()},
+        }
+
+    def _describe(self, train: pa.Table, directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Everything that is learned from the train rows before training: tokenizer, label names, means and deviations."""
+        description: dict[str, Any] = {"type": self.task.type}
+        facts: dict[str, Any] = {}
+        if "features" in train.column_names:
+            features_NF = np.array(train["features"].to_pylist(), dtype=np.float64)
+            description |= {
+                "feature_names": list(self.data.feature_columns),
+                "feature_mean": features_NF.mean(0).tolist(),
+                "feature_std": features_NF.std(0).tolist(),
+            }
+        else:
+            fast, max_length = self._make_tokenizer(train, directory / "tokenizer")
+            facts = {
+                "vocab_size": len(fast),
+                "pad_token_id": fast.pad_token_id if fast.pad_token_id is not None else fast.eos_token_id or 0,
+                "bos_token_id": fast.bos_token_id,
+                "eos_token_id": fast.eos_token_id,
+            }
+            description |= {
+                "max_length": max_length,
+                "pad_token_id": facts["pad_token_id"],
+                "token_types": "token_type_ids" in fast.model_input_names and self.data.text_pair_column is not None,
+                "has_pairs": self.data.text_pair_column is not None,
+            }
+            description |= self._token_facts(fast)
+        if self.task.type == "classification":
+            description["label_names"] = self._label_names(train)
+        elif self.task.type == "regression":
+            columns = train.to_pydict()
+            values = np.array(as_numbers(columns, "label"))
+            description |= {"target_mean": float(values.mean()), "target_std": float(values.std())}
+        return description, facts
+
+    def _token_facts(self, fast: Any) -> dict[str, Any]:
+        """The token ids that a language model's task works with."""
+        if self.task.type == "causal_lm":
+            is_plain_text = sources.is_plain_text(self.data)
+            return {"end_of_text": None if is_plain_text else fast.eos_token_id}
+        if self.task.type == "masked_lm":
+            if fast.mask_token_id is None:
+                raise ModelError("the model's tokenizer has no mask token", remedy="use an encoder such as BERT, or task=causal_lm")
+            return {
+                "mask_probability": self.task.mask_probability,
+                "mask_token_id": fast.mask_token_id,
+                "special_ids": sorted(fast.all_special_ids),
+                "vocab_size": len(fast),
+            }
+        return {}
+
+    def _label_names(self, train: pa.Table) -> list[str]:
+        if self.task.label_names is not None:
+            return list(self.task.label_names)
+        columns = train.select(["label", "file", "row"]).to_pydict()
+        names = label_names_of(columns["label"], columns)
+        known = (self.origin.description or {}).get("label_names")
+        return list(known) if known and set(names) <= set(known) else names
+
+    def _make_tokenizer(self, train: pa.Table, directory: Path) -> tuple[Any, int]:
+        texts = [t for name in ("text", "text_pair") if name in train.column_names for t in train[name].to_pylist() if t]
+        if not any(t.strip() for t in texts):
+            raise DataError(f"all {train.num_rows} texts of the train rows are blank", where=f"column {self.data.text_column}")
+        kind = tokenizers.kind(self.tokenizer, self.model)
+        if kind == "pretrained":
+            fast = tokenizers.load(self.origin.tokenizer_dir)
+        else:
+            console.notice(f"training a {kind} tokenizer on {len(texts):,} texts")
+            sizes = {k: getattr(self.tokenizer, k) for k in ("vocab_size", "min_frequency", "lowercase")}
+            fast = tokenizers.train(kind, family=self.family, texts=texts, **sizes)
+        limit = self.origin.max_length
+        wanted = self.tokenizer.max_length or min(limit or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
+        if limit is not None and wanted > limit:
+            raise ModelError(
+                f"tokenizer.max_length is {wanted}, but the model reads at most {limit} tokens",
+                remedy=f"set tokenizer.max_length={limit}",
+            )
+        fast.save_pretrained(directory)
+        return fast, wanted
+
+
+class _Counter:
+    """Passes stored columns on and counts what goes by."""
+
+    def __init__(self, task: Task, table: pa.Table, advance: Any):
+        self._task, self._table, self._advance = task, table, advance
+        self._rows = self._tokens = self._at_limit = 0
+
+    def columns(self) -> Iterator[dict[str, list]]:
+        limit = self._task.describe().get("max_length", 0)
+        for stored in encode_rows(self._task, self._table):
+            num_rows = len(next(iter(stored.values())))
+            lengths = [len(ids) for ids in stored.get("input_ids", ())]
+            self._rows += num_rows
+            self._tokens += sum(lengths)
+            self._at_limit += 0 if isinstance(self._task, CausalLmTask) else sum(n >= limit for n in lengths)
+            self._advance(min(CHUNK_ROWS, self._table.num_rows))
+            yield stored
+
+    def facts(self) -> dict[str, int]:
+        return {"rows": self._rows, "source_rows": self._table.num_rows, "tokens": self._tokens, "at_max_length": self._at_limit}
+
+
+def _origin_key(origin: Origin) -> list:
+    """What of the starting point decides about the prepared rows: its tokenizer's content and its label names."""
+    described = [origin.max_length, (origin.description or {}).get("label_names")]
+    if not isinstance(origin.tokenizer_dir, Path):
+        return [origin.tokenizer_dir, *described]
+    files = [origin.tokenizer_dir / name for name in TOKENIZER_FILES]
+    return [[(f.name, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files if f.is_file()], *described]
+
+
+def _warn_of_leak(tables: dict[str, pa.Table]) -> None:
+    train = set(_texts(tables["train"]))
+    for name in ("validation", "test"):
+        if name in tables and (num_leaked := sum(t in train for t in _texts(tables[name]))):
+            console.notice(f"{num_leaked:,} of {tables[name].num_rows:,} {name} rows also stand in the train rows")
+
+
+def _texts(table: pa.Table) -> Iterable[tuple]:
+    names = [n for n in ("text", "text_pair") if n in table.column_names]
+    return (row for row in zip(*(table[n].to_pylist() for n in names), strict=True) if any((t or "").strip() for t in row))

@@ -1,0 +1,124 @@
+"""What the text tasks share: tokenizing rows and padding token ids into tensors."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmtune.data import tokenizer as tokenizers
+from llmtune.errors import DataError
+from llmtune.randomness import generator
+from llmtune.tasks.base import Draw
+
+Augmenter = Callable[[str, np.random.Generator], str]
+
+
+class TextInputs:
+    """Tokenizes texts and pairs of texts, and pads stored rows.
+
+    Args:
+        tokenizer_dir: where the tokenizer lies; it is read only when a text has to be tokenized.
+        max_length: tokens of an example, special tokens included.
+        pad_token_id: fills up the shorter rows.
+        token_types: whether the model tells the two texts of a pair apart by `token_type_ids`.
+        has_pairs: whether a row is a pair of texts.
+    """
+
+    def __init__(self, tokenizer_dir: Path | None, *, max_length: int, pad_token_id: int, token_types: bool, has_pairs: bool):
+        self.tokenizer_dir, self.max_length = tokenizer_dir, max_length
+        self.pad_token_id, self.token_types, self.has_pairs = pad_token_id, token_types, has_pairs
+        self.augmenter: Augmenter | None = None
+
+    def describe(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("max_length", "pad_token_id", "token_types", "has_pairs")}
+
+    @cached_property
+    def tokenizer(self):
+        return tokenizers.load(self.tokenizer_dir)
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, list]:
+        """Token ids of each row, cut to max_length, and whether a row was cut."""
+        encoded = self.tokenizer(
+            list(texts),
+            list(pairs) if pairs is not None else None,
+            truncation=True,
+            max_length=self.max_length,
+            return_attention_mask=False,
+            return_token_type_ids=self.token_types and pairs is not None,
+            return_overflowing_tokens=False,
+            verbose=False,
+        )
+        columns = {"input_ids": encoded["input_ids"]}
+        if "token_type_ids" in encoded:
+            columns["token_type_ids"] = encoded["token_type_ids"]
+        # A row without a single token (an empty text under a tokenizer without special tokens) still needs a position.
+        columns["input_ids"] = [ids or [self.pad_token_id] for ids in columns["input_ids"]]
+        return columns
+
+    def augment(self, examples: Sequence[dict], draw: Draw) -> Sequence[dict]:
+        """The examples with texts changed at random and tokenized again; each draw depends on epoch and row alone."""
+        if self.augmenter is None or not draw.training:
+            return examples
+        changed = []
+        for example in examples:
+            rng = generator(draw.seed, "augment", draw.epoch, example["id"])
+            texts = {k: self.augmenter(example[k], rng) for k in ("text", "text_pair") if k in example}
+            pair = [texts["text_pair"]] if "text_pair" in texts else None
+            row = {k: np.asarray(v[0]) for k, v in self.encode([texts["text"]], pair).items()}
+            changed.append({**example, **texts, **row})
+        return changed
+
+    def pad(self, examples: Sequence[dict]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Model inputs [B, L] and lengths [B], padded on the right."""
+        lengths = np.array([len(e["input_ids"]) for e in examples], dtype=np.int64)
+        shape = (len(examples), int(lengths.max()))
+        ids = np.full(shape, self.pad_token_id, dtype=np.int64)
+        for row, example in zip(ids, examples, strict=True):
+            row[: len(example["input_ids"])] = example["input_ids"]
+        mask = (np.arange(shape[1])[None, :] < lengths[:, None]).astype(np.int64)
+        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        if "token_type_ids" in examples[0]:
+            types = np.zeros(shape, dtype=np.int64)
+            for row, example in zip(types, examples, strict=True):
+                row[: len(example["token_type_ids"])] = example["token_type_ids"]
+            inputs["token_type_ids"] = torch.from_numpy(types)
+        return inputs, torch.from_numpy(lengths)
+
+
+def example_ids(examples: Sequence[dict]) -> torch.Tensor:
+    return torch.tensor([e["id"] for e in examples], dtype=torch.int64)
+
+
+def filled(values: Sequence[str | None]) -> list[str]:
+    """Missing texts as empty ones."""
+    return [v if v is not None else "" for v in values]
+
+
+def place(columns: dict[str, Sequence], index: int) -> str:
+    """`file:line` of a row, for messages."""
+    return f"{columns['file'][index]}:{columns['row'][index]}"
+
+
+def as_numbers(columns: dict[str, Sequence], name: str) -> list[float]:
+    """A column of text as finite numbers.
+
+    Raises:
+        DataError: names the first row that holds no finite number.
+    """
+    numbers = []
+    for i, text in enumerate(columns[name]):
+        try:
+            number = float(text)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if not np.isfinite(number):
+            raise DataError(
+                f"the {name} is {text!r}, not a number" if text not in (None, "") else f"the {name} is empty",
+                where=place(columns, i),
+                remedy="correct or remove the row; task=classification predicts names",
+            )
+        numbers.append(number)
+    return numbers

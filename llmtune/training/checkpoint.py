@@ -1,0 +1,230 @@
+"""Checkpoints: safetensors and JSON only, written so that a kill at any moment leaves the last good one intact.
+
+A step directory is itself a model directory: `checkpoints/step-000123/` holds config.json, the weights, the tokenizer,
+what the task is (llmtune.json), the optimizer, the trainer's counters, and last of all a manifest with the sha256 of
+every file. Where most weights are frozen it holds the learned ones and the digest of those they were added to.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from llmtune.errors import CheckpointError, ResourceError
+
+MANIFEST = "MANIFEST.json"
+STEP_NAME = re.compile(r"^step-(\d{6,})$")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a checkpoint holds.
+
+    Attributes:
+        save_model: writes config.json and model.safetensors into a directory; None where only `learned` is kept.
+        learned: the weights that learn, by name, where the others are frozen.
+        description: of `Task.describe()`, the tuning and the base, as llmtune.json.
+        tokenizer_dir: copied beside the weights.
+        optimizer: named tensors of the optimizer's state.
+        trainer: counters, data key, and everything else that a resume has to know.
+        fingerprint: what must be equal for a resume to be exact.
+    """
+
+    save_model: Callable[[Path], None] | None
+    learned: dict[str, Tensor]
+    description: dict[str, Any]
+    tokenizer_dir: Path | None
+    optimizer: dict[str, Tensor]
+    trainer: dict[str, Any]
+    fingerprint: dict[str, Any]
+
+
+def save(directory: Path, state: State, *, step: int) -> Path:
+    """Write `directory/step-N`; it appears complete or not at all.
+
+    Raises:
+        ResourceError: the disk is full or cannot be written; nothing is left over and older checkpoints are intact.
+    """
+    from safetensors.torch import save_file
+
+    final = directory / f"step-{step:06d}"
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / f".tmp-step-{step:06d}.{uuid.uuid4().hex[:8]}"
+    try:
+        temporary.mkdir()
+        if state.save_model is not None:
+            state.save_model(temporary)
+        else:
+            save_file(_storable(state.learned), temporary / "learned.safetensors")
+        if state.tokenizer_dir is not None:
+            for file in state.tokenizer_dir.iterdir():
+                shutil.copyfile(file, temporary / file.name)
+        save_file(_storable(state.optimizer), temporary / "optimizer.safetensors")
+        write_json(temporary / "llmtune.json", state.description, sync=False)
+        write_json(temporary / "trainer.json", state.trainer, sync=False)
+        files = {}
+        for file in sorted(temporary.iterdir()):
+            flush(file)
+            files[file.name] = {"size": file.stat().st_size, "sha256": sha256(file)}
+        manifest = {"format": FORMAT, "step": step, "fingerprint": state.fingerprint, "files": files}
+        write_json(temporary / MANIFEST, manifest, sync=True)
+        flush(temporary)
+        if final.exists():  # the same step of an earlier attempt that was found damaged
+            shutil.rmtree(final)
+        temporary.rename(final)
+        flush(directory)
+    except OSError as e:
+        raise ResourceError(
+            f"the checkpoint of step {step} could not be written: {e.strerror or e}",
+            where=str(directory),
+            remedy="make room and run the same command again: it resumes from the last checkpoint",
+        ) from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def verify(checkpoint: Path) -> dict[str, Any]:
+    """Check every file against the manifest; returns the manifest.
+
+    Raises:
+        CheckpointError: something is missing, altered, added as a link, or of a newer format.
+    """
+    path = checkpoint / MANIFEST
+    if not path.is_file():
+        raise CheckpointError("the checkpoint has no manifest: its writing was interrupted", where=str(checkpoint))
+    try:
+        manifest = json.loads(path.read_bytes())
+        files = manifest["files"]
+        if manifest["format"] > FORMAT:
+            raise CheckpointError(f"the checkpoint has format {manifest['format']}", where=str(path), remedy="use a newer llmtune")
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError("the manifest is damaged", where=str(path)) from None
+    for name, entry in files.items():
+        file = checkpoint / name
+        if file.is_symlink() or not file.is_file():
+            raise CheckpointError(f"{name} is missing or no plain file", where=str(checkpoint))
+        if file.stat().st_size != entry["size"] or sha256(file) != entry["sha256"]:
+            raise CheckpointError(f"{name} is damaged: its content differs from the manifest", where=str(checkpoint))
+    return manifest
+
+
+def steps(directory: Path) -> list[tuple[int, Path]]:
+    """The step directories, oldest first, by their number."""
+    found = directory.iterdir() if directory.is_dir() else []
+    return sorted((int(m[1]), p) for p in found if (m := STEP_NAME.match(p.name)) and not p.is_symlink())
+
+
+def newest_good(directory: Path, *, tell: Callable[[str], None]) -> tuple[int, Path] | None:
+    """The newest step whose manifest verifies. Each one that is passed over is told."""
+    for step, path in reversed(steps(directory)):
+        try:
+            verify(path)
+            return step, path
+        except CheckpointError as e:
+            tell(f"passing over {path.name}: {e.message}")
+    return None
+
+
+def rotate(directory: Path, *, keep: int, protected: set[Path]) -> None:
+    """Remove the oldest steps but `keep`, never a protected one; and what interrupted saves left."""
+    for leftover in [*directory.glob(".tmp-*"), *directory.glob(".trash-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+    kept_safe = {p.resolve() for p in protected}
+    removable = [path for _, path in steps(directory)[:-keep] if path.resolve() not in kept_safe]
+    for path in removable:
+        trash = directory / f".trash-{path.name}.{uuid.uuid4().hex[:8]}"
+        path.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def point(link: Path, target: Path) -> None:
+    """Let a link name its neighbour `target`, replacing what it named before in one move."""
+    temporary = link.parent / f".{link.name}.{uuid.uuid4().hex[:8]}"
+    temporary.symlink_to(target.name)
+    temporary.replace(link)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except Exception as e:  # safetensors raises its own error type, and OSError
+        raise CheckpointError(f"{file.name} cannot be read: {e}", where=str(file)) from None
+
+
+def read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError) as e:
+        raise CheckpointError(f"{file.name} cannot be read: {e}", where=str(file)) from None
+
+
+def load_all(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copy all weights and buffers into a model of the same architecture; tied weights are stored once.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as e:
+        raise CheckpointError(f"the weights do not fit the model: {e}") from None
+    own = model.state_dict()
+    stored = {own[name].data_ptr() for name in tensors if name in own}
+    lost = [name for name in missing if own[name].data_ptr() not in stored]
+    if lost or unexpected:
+        raise CheckpointError(f"the weights do not fit the model: missing {lost[:5]}, unexpected {list(unexpected)[:5]}")
+
+
+def load_learned(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copy learned weights into a model that was opened for the same tuning.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if learned.keys() != tensors.keys():
+        odd = sorted(learned.keys() ^ tensors.keys())
+        raise CheckpointError(f"the learned weights do not fit the model: {', '.join(odd[:5])}")
+    for name, parameter in learned.items():
+        if parameter.shape != tensors[name].shape:
+            raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, but the model has {tuple(parameter.shape)}")
+        parameter.data.copy_(tensors[name])
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write_json(path: Path, content: Any, *, sync: bool = True) -> None:
+    """Write a JSON file in one move: a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if sync:
+        flush(temporary)
+    temporary.replace(path)
+
+
+def flush(path: Path) -> None:
+    """Have a file's content, or a directory's entries, on the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().contiguous().cpu() for name, t in tensors.items()}

@@ -1,0 +1,125 @@
+"""The training loop: a generator of facts. Logging, evaluation, checkpoints and stopping live in its consumer."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from llmtune.errors import DivergedError
+from llmtune.randomness import draw_key
+from llmtune.tasks.base import Batch, Task
+from llmtune.training.distributed import Ranks
+from llmtune.training.plan import Window
+from llmtune.training.precision import Compute
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step did.
+
+    Attributes:
+        step: steps done, this one included.
+        epoch: passes over the data begun before this step, from 0.
+        ends_epoch: whether it was the last step of its epoch.
+        loss: mean over the targets of the whole window and all ranks.
+        lr: learning rate of the step.
+        grad_norm: of the mean loss, before clipping.
+        num_examples, num_tokens, num_positions: of all ranks; positions count padding too.
+        seconds: wall clock, waiting for data included.
+        wait_seconds: spent waiting for data.
+    """
+
+    step: int
+    epoch: int
+    ends_epoch: bool
+    loss: float
+    lr: float
+    grad_norm: float
+    num_examples: int
+    num_tokens: int
+    num_positions: int
+    seconds: float
+    wait_seconds: float
+
+
+def train_steps(
+    model: nn.Module,
+    task: Task,
+    windows: Iterable[Window],
+    optimizer: torch.optim.Optimizer,
+    *,
+    lr_factor: Callable[[int], float],
+    compute: Compute,
+    ranks: Ranks,
+    seed: int,
+    max_grad_norm: float | None,
+    scaler: torch.amp.GradScaler,
+    is_stopping: Callable[[], bool],
+) -> Iterator[StepResult]:
+    """Run one optimizer step for each window of micro-batches.
+
+    Dropout is keyed by (seed, step, micro-batch, rank), so that a resumed run needs its step counter alone.
+    `is_stopping` is asked between micro-batches; a window that it interrupts is dropped.
+
+    Raises:
+        DivergedError: a loss or gradient is not finite; the weights are those of the step before.
+    """
+    weights = [p for p in model.parameters() if p.requires_grad]
+    base_lrs = [group["lr"] for group in optimizer.param_groups]
+    clock = time.perf_counter()
+    for window in windows:
+        waited = time.perf_counter() - clock
+        step = window.step
+        num_targets = ranks.sum(sum(b.num_targets for b in window.batches)) or 1.0  # a window may hold nothing to predict
+        model.train()
+        loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
+        for micro, batch in enumerate(window.batches):
+            if is_stopping():
+                return
+            torch.manual_seed(draw_key(seed, "dropout", step, micro, ranks.rank))
+            with compute.autocast(), ranks.no_sync(model, until_last=micro < len(window.batches) - 1):
+                terms = task.loss(model, batch.to(compute.device))
+                # Ranks are averaged by DDP, so that the sum over all of them needs their number as a factor.
+                loss = terms.sum * (ranks.size / num_targets) if batch.num_targets else terms.sum * 0.0
+                scaler.scale(loss).backward()
+            loss_sum += terms.sum.detach().double() if batch.num_targets else 0.0
+        loss = ranks.sum(float(loss_sum)) / num_targets
+        scaler.unscale_(optimizer)
+        grad_norm = float(nn.utils.clip_grad_norm_(weights, max_grad_norm if max_grad_norm is not None else float("inf")))
+        _require_finite(loss, grad_norm if not scaler.is_enabled() else 0.0, step, window.batches)
+        factor = lr_factor(step)
+        for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
+            group["lr"] = lr * factor
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        now = time.perf_counter()
+        examples, tokens, positions = ranks.sums(_sizes(window.batches))
+        lr = base_lrs[0] * factor
+        yield StepResult(
+            step + 1, window.epoch, window.ends_epoch, loss, lr, grad_norm, examples, tokens, positions, now - clock, waited
+        )
+        clock = time.perf_counter()
+
+
+def _sizes(batches: list[Batch]) -> list[int]:
+    """Examples, tokens and positions of a window; idle micro-batches count nothing."""
+    real = [b for b in batches if b.num_targets]
+    return [
+        sum(len(b.lengths) for b in real),
+        sum(int(b.lengths.sum()) for b in real),
+        sum(len(b.lengths) * int(b.lengths.max()) for b in real),
+    ]
+
+
+def _require_finite(loss: float, grad_norm: float, step: int, batches: list[Batch]) -> None:
+    if loss - loss == 0 and grad_norm - grad_norm == 0:
+        return
+    rows = [int(i) for b in batches for i in b.example_ids]
+    raise DivergedError(
+        f"step {step + 1}: the {'loss' if loss - loss != 0 else 'gradient'} is not a finite number; the weights were not changed",
+        where=f"train rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''} (batch written to diverged.json)",
+        remedy="a smaller optimizer.lr, a longer warm-up, hardware.precision=fp32, or look at the rows named",
+    )

@@ -1,0 +1,43 @@
+"""The table of optimizers, and which weights decay."""
+
+import torch
+from torch import nn
+
+from llmtune.config.sections.training import OptimizerConfig
+
+
+def build(model: nn.Module, optimizer: OptimizerConfig) -> torch.optim.Optimizer:
+    """An optimizer over the weights that learn; the fused kernel exists for the CPU and for CUDA.
+
+    Vectors (biases, norms) are spared from weight decay: they are few and shrinking them costs accuracy.
+    """
+    learned = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learned if p.ndim >= 2], "weight_decay": optimizer.weight_decay},
+        {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]]
+    if optimizer.type == "adamw":
+        betas = (optimizer.beta1, optimizer.beta2)
+        return torch.optim.AdamW(groups, lr=optimizer.lr, betas=betas, eps=optimizer.eps, fused=True)
+    return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, nesterov=optimizer.nesterov, fused=True)
+
+
+def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state as named tensors: `<weight>/<state>`."""
+    return {
+        f"{name}/{key}": value if torch.is_tensor(value) else torch.tensor(value)
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
+
+
+def load_state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put back what `state_tensors` gave."""
+    parameters = dict(model.named_parameters())
+    for name, value in tensors.items():
+        weight, key = name.rsplit("/", 1)
+        parameter = parameters[weight]
+        # The fused kernels want the step counter on the device of the weight, as float32.
+        optimizer.state[parameter][key] = value.to(parameter.device)

@@ -1,0 +1,148 @@
+"""All steps of a run, known before the first; and the loader that turns them into windows of micro-batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from llmtune.config.sections.training import TrainingConfig
+from llmtune.data.batches import BatchRule, deal, plan_epoch
+from llmtune.data.prepared import Split
+from llmtune.errors import DataError
+from llmtune.tasks.base import Batch, Draw, Task
+from llmtune.training.distributed import Ranks
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One optimizer step: the examples of all ranks and micro-batches."""
+
+    step: int
+    epoch: int
+    ends_epoch: bool
+    indices: np.ndarray
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one rank computes for one optimizer step; `step` counts from 0."""
+
+    step: int
+    epoch: int
+    ends_epoch: bool
+    batches: list[Batch]
+
+
+class TrainPlan:
+    """The steps of a run as a pure function of seed and stored lengths.
+
+    Args:
+        lengths_N: tokens of each train example.
+        training: batch size, epochs, steps.
+        seed: of the run.
+
+    Raises:
+        DataError: there is no example.
+    """
+
+    def __init__(self, lengths_N: np.ndarray, training: TrainingConfig, *, seed: int):
+        if not len(lengths_N):
+            raise DataError("there are no train rows")
+        self._lengths_N, self._seed = lengths_N, seed
+        self._rule = BatchRule(training.batch_size, training.max_tokens_per_batch, training.group_by_length)
+        self._epochs: dict[int, list[np.ndarray]] = {}
+        self.total_steps = self._count(training)
+
+    def steps(self, start: int) -> Iterator[PlannedStep]:
+        """The steps from `start` (from 0) to the end of the run."""
+        first = epoch = 0
+        while first < self.total_steps:
+            num_steps = self._num_steps(epoch)
+            if first + num_steps > start:
+                batches = self._epoch(epoch)
+                for i in range(max(0, start - first), num_steps):
+                    if first + i >= self.total_steps:
+                        return
+                    yield PlannedStep(first + i, epoch, i == num_steps - 1, batches[i])
+            first, epoch = first + num_steps, epoch + 1
+
+    def num_positions(self) -> int:
+        """Positions of the first epoch, padding included."""
+        return sum(len(b) * int(self._lengths_N[b].max()) for b in self._epoch(0))
+
+    def _count(self, training: TrainingConfig) -> int:
+        if training.epochs is None:
+            return training.max_steps
+        whole = int(training.epochs)
+        total = sum(self._num_steps(e) for e in range(whole))
+        if training.epochs > whole:
+            total += max(1, round((training.epochs - whole) * self._num_steps(whole)))
+        return min(total, training.max_steps or total)
+
+    def _num_steps(self, epoch: int) -> int:
+        if self._rule.max_tokens is None:
+            return -(-len(self._lengths_N) // self._rule.batch_size)
+        return len(self._epoch(epoch))
+
+    def _epoch(self, epoch: int) -> list[np.ndarray]:
+        if epoch not in self._epochs:
+            self._epochs = {epoch: plan_epoch(self._lengths_N, self._rule, seed=self._seed, epoch=epoch)}
+        return self._epochs[epoch]
+
+
+class _Collated(Dataset):
+    """Micro-batches by (epoch, indices); in loader processes or in this one."""
+
+    def __init__(self, split: Split, task: Task, seed: int):
+        self._split, self._task, self._seed = split, task, seed
+
+    def __getitem__(self, key: tuple[int, Sequence[int], bool]) -> Batch:
+        epoch, indices, is_idle = key
+        rows = self._split.rows(indices)
+        batch = self._task.collate([{**row, "id": int(i)} for row, i in zip(rows, indices, strict=True)], Draw(self._seed, epoch))
+        return batch if not is_idle else Batch(batch.inputs, batch.targets, batch.example_ids, batch.lengths, 0.0)
+
+
+def windows(
+    plan: TrainPlan,
+    split: Split,
+    task: Task,
+    *,
+    start: int,
+    seed: int,
+    num_micro_batches: int,
+    ranks: Ranks,
+    num_workers: int,
+    pin_memory: bool,
+) -> Iterator[Window]:
+    """The windows of this rank from step `start` on.
+
+    Every step is dealt into micro-batches × ranks; a rank that goes without runs one example of weight zero, since the
+    others wait for it.
+    """
+    lengths_N = split.lengths
+
+    def keys() -> Iterator[tuple[int, list[int], bool]]:
+        for planned in plan.steps(start):
+            hands = deal(planned.indices, lengths_N, num_micro_batches=num_micro_batches * ranks.size)
+            for hand in hands[ranks.rank :: ranks.size]:
+                yield planned.epoch, (hand if len(hand) else planned.indices[:1]).tolist(), not len(hand)
+
+    batches = _load(_Collated(split, task, seed), keys, num_workers=num_workers, pin_memory=pin_memory)
+    for planned in plan.steps(start):
+        yield Window(planned.step, planned.epoch, planned.ends_epoch, [next(batches) for _ in range(num_micro_batches)])
+
+
+def _load(data: _Collated, keys: Callable[[], Iterator], *, num_workers: int, pin_memory: bool) -> Iterator[Batch]:
+    if num_workers == 0:
+        return (batch.pin_memory() if pin_memory else batch for batch in map(data.__getitem__, keys()))
+
+    class Keys(torch.utils.data.Sampler):
+        def __iter__(self) -> Iterator:
+            return keys()
+
+    return iter(
+        DataLoader(data, sampler=Keys(), batch_size=None, num_workers=num_workers, pin_memory=pin_memory, prefetch_factor=4)
+    )

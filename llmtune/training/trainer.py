@@ -1,0 +1,287 @@
+"""The consumer of the loop: logs its steps, saves, evaluates, finds the best, stops early, and takes up where a run ended."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from llmtune import console
+from llmtune.config.sections.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+from llmtune.data.prepared import Split
+from llmtune.errors import CheckpointError, DivergedError, Interrupted
+from llmtune.tasks.base import Task
+from llmtune.training import checkpoint, optimizers, run_dir, schedules
+from llmtune.training.checkpoint import State
+from llmtune.training.distributed import Ranks
+from llmtune.training.loop import StepResult, train_steps
+from llmtune.training.plan import TrainPlan, windows
+from llmtune.training.precision import Compute
+from llmtune.training.run_log import RunLog
+from llmtune.training.signals import StopRequest
+
+ENDING = ("step", "epoch", "loss", "lr", "grad_norm")
+
+
+@dataclass
+class Trainer:
+    """One training stage in one run directory.
+
+    Attributes:
+        run: the run directory; it exists and holds the config.
+        model: opened for tuning, on its device.
+        task: of the rows.
+        split: the train rows.
+        evaluate: scores the model on the validation rows; None if there are none.
+        best_metric, higher_is_better: decide which checkpoint is the best.
+        make_state: the checkpoint's content but for optimizer, trainer and fingerprint.
+        fingerprint: must be equal for a resume.
+        num_workers: processes that collate.
+        compiled: the model as the loop calls it, or None to call it as it is.
+    """
+
+    run: Path
+    model: nn.Module
+    task: Task
+    split: Split
+    evaluate: Callable[[], dict[str, Any]] | None
+    best_metric: str
+    higher_is_better: bool
+    make_state: Callable[..., State]
+    fingerprint: dict[str, Any]
+    training: TrainingConfig
+    optimizer_config: OptimizerConfig
+    schedule: ScheduleConfig
+    compute: Compute
+    ranks: Ranks
+    seed: int
+    num_workers: int
+    compiled: nn.Module | None = None
+    _seconds: float = 0.0
+    _tokens: int = 0
+    _positions: int = 0
+    _wait: float = 0.0
+    _recent: list[StepResult] = field(default_factory=list)
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end, from the last good checkpoint if there is one. Returns what result.json holds.
+
+        Raises:
+            Interrupted: a signal came; the state is saved.
+            DivergedError: a loss or gradient is not finite.
+            CheckpointError: there are checkpoints, and none is good or they belong to another run.
+        """
+        start = self._resume()
+        self.log = RunLog(self.run / "metrics.jsonl", until_step=start)
+        with contextlib.closing(self.log), StopRequest() as stop:
+            if start and self._is_evaluation_due(start) and not any(e["step"] == start for e in self.log.evaluations()):
+                self._evaluate(start, epoch=0.0)
+            last = start
+            with console.progress("training", total=self.plan.total_steps, unit="steps") as advance:
+                advance(start, "")
+                steps = iter(()) if self._is_over(start) else self._steps(start, stop)
+                for result in steps:
+                    last = result.step
+                    self._note(result)
+                    advance(1, self._live_line(result))
+                    if stop():
+                        break
+                    if self._after_step(result):
+                        break
+            if stop() and not self._is_over(last):
+                if last > start or not checkpoint.steps(self.checkpoints):
+                    self._save(last)
+                command = "run the same command again to resume"
+                raise Interrupted(f"stopped after step {last} of {self.plan.total_steps}; everything is saved", exit_code=stop.exit_code, remedy=command)
+            result = self._result(last)
+            if self.ranks.is_main:
+                run_dir.finish(self.run, result)
+            return result
+
+    @cached_property
+    def plan(self) -> TrainPlan:
+        return TrainPlan(self.split.lengths, self.training, seed=self.seed)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return optimizers.build(self.model, self.optimizer_config)
+
+    @cached_property
+    def scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.compute.device.type, enabled=self.compute.precision == "fp16")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run / "checkpoints"
+
+    def _steps(self, start: int, stop: StopRequest):
+        called = self.ranks.prepare(self.compiled if self.compiled is not None else self.model)
+        loader = windows(
+            self.plan,
+            self.split,
+            self.task,
+            start=start,
+            seed=self.seed,
+            num_micro_batches=self.training.gradient_accumulation_steps,
+            ranks=self.ranks,
+            num_workers=self.num_workers,
+            pin_memory=self.compute.device.type == "cuda",
+        )
+        try:
+            yield from train_steps(
+                called,
+                self.task,
+                loader,
+                self.optimizer,
+                lr_factor=schedules.build(self.schedule, total_steps=self.plan.total_steps),
+                compute=self.compute,
+                ranks=self.ranks,
+                seed=self.seed,
+                max_grad_norm=self.training.max_grad_norm,
+                scaler=self.scaler,
+                is_stopping=stop,
+            )
+        except DivergedError as e:
+            checkpoint.write_json(self.run / "diverged.json", {"message": e.message, "where": e.where})
+            raise
+
+    def _after_step(self, result: StepResult) -> bool:
+        """Log, save and evaluate as far as they are due. Returns whether training ends here."""
+        step = result.step
+        is_last = step == self.plan.total_steps
+        if step % self.training.log_every == 0 or is_last or step == 1:
+            self._log_step(result)
+        is_due = self._is_evaluation_due(step, ends_epoch=result.ends_epoch)
+        if is_due or is_last or (self.training.save_every and step % self.training.save_every == 0):
+            self._save(step)
+        if is_due and self.evaluate is not None:
+            self._evaluate(step, epoch=result.epoch + (1.0 if result.ends_epoch else 0.0))
+        return self._is_over(step)
+
+    def _is_evaluation_due(self, step: int, *, ends_epoch: bool | None = None) -> bool:
+        if self.evaluate is None:
+            return False
+        if step == self.plan.total_steps:
+            return True
+        if self.training.eval_every is not None:
+            return step % self.training.eval_every == 0
+        if ends_epoch is None:  # after a resume: the plan knows
+            ends_epoch = next(self.plan.steps(step - 1)).ends_epoch
+        return ends_epoch
+
+    def _is_over(self, step: int) -> bool:
+        """Whether the run is complete at this step: no steps are left, or patience is at its end."""
+        patience = self.training.early_stopping_patience
+        if step >= self.plan.total_steps:
+            return True
+        return patience is not None and self.log.evaluations_since_best(self.best_metric, higher_is_better=self.higher_is_better) >= patience
+
+    def _evaluate(self, step: int, *, epoch: float) -> None:
+        metrics = self.evaluate()
+        self.log.write("evaluation", step=step, epoch=epoch, split="validation", metrics=metrics)
+        best = self.log.best(self.best_metric, higher_is_better=self.higher_is_better)
+        is_best = best is not None and best["step"] == step
+        shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k in ("loss", self.best_metric) and v is not None)
+        console.notice(f"step {step}: validation {shown}{'  (best)' if is_best else ''}")
+        if self.ranks.is_main:
+            if is_best:
+                checkpoint.point(self.checkpoints / "best", self.checkpoints / f"step-{step:06d}")
+            self._rotate()
+
+    def _save(self, step: int) -> None:
+        if not self.ranks.is_main or self._has(step):
+            return
+        self.log.sync()
+        trainer = {"step": step, "total_steps": self.plan.total_steps, "scaler": self.scaler.state_dict()}
+        state = self.make_state(
+            optimizer=optimizers.state_tensors(self.model, self.optimizer), trainer=trainer, fingerprint=self.fingerprint
+        )
+        path = checkpoint.save(self.checkpoints, state, step=step)
+        checkpoint.point(self.checkpoints / "latest", path)
+        if self.evaluate is None:
+            checkpoint.point(self.checkpoints / "best", path)
+        self._rotate()
+
+    def _has(self, step: int) -> bool:
+        return any(s == step for s, _ in checkpoint.steps(self.checkpoints)[-1:])
+
+    def _rotate(self) -> None:
+        protected = {link for name in ("best", "latest") if (link := self.checkpoints / name).exists()}
+        checkpoint.rotate(self.checkpoints, keep=self.training.keep_checkpoints, protected=protected)
+
+    def _resume(self) -> int:
+        """Put back the newest good checkpoint; returns its step, 0 for none."""
+        found = checkpoint.newest_good(self.checkpoints, tell=console.notice)
+        if found is None:
+            if checkpoint.steps(self.checkpoints):
+                raise CheckpointError("no checkpoint of the run is good", where=str(self.checkpoints), remedy="training.resume=never starts a new run")
+            return 0
+        step, path = found
+        theirs = checkpoint.read_json(path / checkpoint.MANIFEST)["fingerprint"]
+        drift = [f"{k}: {theirs.get(k)} -> {v}" for k, v in self.fingerprint.items() if theirs.get(k) != v]
+        if drift:
+            raise CheckpointError(
+                "the run would not go on as it began: " + "; ".join(drift), where=str(path), remedy="undo the change, or training.resume=never starts a new run"
+            )
+        learned = path / "learned.safetensors"
+        if learned.is_file():
+            checkpoint.load_learned(self.model, checkpoint.read_tensors(learned))
+        else:
+            checkpoint.load_all(self.model, checkpoint.read_tensors(path / "model.safetensors"))
+        optimizers.load_state_tensors(self.model, self.optimizer, checkpoint.read_tensors(path / "optimizer.safetensors"))
+        self.scaler.load_state_dict(checkpoint.read_json(path / "trainer.json")["scaler"])
+        console.notice(f"resuming {self.run} after step {step} of {self.plan.total_steps}")
+        return step
+
+    def _note(self, result: StepResult) -> None:
+        self._seconds += result.seconds
+        self._wait += result.wait_seconds
+        self._tokens += result.num_tokens
+        self._positions += result.num_positions
+        self._recent = [*self._recent[-19:], result]
+
+    def _live_line(self, result: StepResult) -> str:
+        recent = self._recent
+        loss = sum(r.loss for r in recent) / len(recent)
+        rate = sum(r.num_tokens for r in recent) / sum(r.seconds for r in recent)
+        return f"loss {loss:.4f}  lr {result.lr:.2e}  {rate:,.0f} tokens/s  padding {self._padding(recent):.0%}"
+
+    def _log_step(self, result: StepResult) -> None:
+        facts = {k: getattr(result, k) for k in ENDING if k != "step"}
+        seconds = sum(r.seconds for r in self._recent)
+        self.log.write(
+            "step",
+            step=result.step,
+            **facts,
+            tokens_per_second=round(sum(r.num_tokens for r in self._recent) / seconds, 1),
+            padding_share=round(self._padding(self._recent), 4),
+            wait_share=round(sum(r.wait_seconds for r in self._recent) / seconds, 4),
+            time=round(time.time(), 3),
+        )
+
+    @staticmethod
+    def _padding(results: list[StepResult]) -> float:
+        positions = sum(r.num_positions for r in results)
+        return 1 - sum(r.num_tokens for r in results) / positions if positions else 0.0
+
+    def _result(self, last: int) -> dict[str, Any]:
+        best = self.log.best(self.best_metric, higher_is_better=self.higher_is_better)
+        return {
+            "steps": last,
+            "total_steps": self.plan.total_steps,
+            "stopped_early": last < self.plan.total_steps,
+            "metric": self.best_metric,
+            "higher_is_better": self.higher_is_better,
+            "value": best["metrics"][self.best_metric] if best else None,
+            "best_step": best["step"] if best else last,
+            "metrics": best["metrics"] if best else {},
+            "train_seconds": round(self._seconds, 2),
+            "tokens_per_second": round(self._tokens / self._seconds, 1) if self._seconds else None,
+            "padding_share": round(1 - self._tokens / self._positions, 4) if self._positions else None,
+            "wait_share": round(self._wait / self._seconds, 4) if self._seconds else None,
+        }

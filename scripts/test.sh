@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Environment, then all tests: bash scripts/test.sh [--slow] [arguments of pytest]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.sh
+
+environment demo,lora,onnx,plots,test
+exec python -m pytest --quiet "$@" < /dev/null

@@ -1,0 +1,72 @@
+"""Options and fixtures of all tests. Nothing here needs a network, a GPU or a file outside the clone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["COLUMNS"] = "120"
+
+
+class Outcome(NamedTuple):
+    """What one command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="needs --slow"))
+        if item.get_closest_marker("gpu") and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs `llmtune ARGS` in a process of its own, in an empty folder. `env` adds variables; None removes one."""
+
+    def run(*args: str, env: dict[str, str | None] | None = None, cwd: Path = tmp_path, stdin: str = "") -> Outcome:
+        variables = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+        variables = {name: value for name, value in variables.items() if value is not None}
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "llmtune", *args], cwd=cwd, env=variables, input=stdin, capture_output=True, text=True, timeout=300
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs `llmtune ARGS` within this process, in an empty folder: fast, for what needs no torch."""
+    from llmtune.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> Outcome:
+        capsys.readouterr()
+        code = main(list(args))
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run

@@ -1,0 +1,132 @@
+"""Checkpoints: complete or absent, damage always noticed, the right ones kept."""
+
+import json
+import shutil
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from llmtune.errors import CheckpointError, ResourceError
+from llmtune.training import checkpoint, optimizers
+from llmtune.training.checkpoint import State
+
+
+def state(*, learned=None) -> State:
+    tensors = {"w": torch.arange(6.0).reshape(2, 3)}
+    return State(
+        save_model=None,
+        learned=learned or tensors,
+        description={"task": {"type": "classification"}},
+        tokenizer_dir=None,
+        optimizer={"w/exp_avg": torch.ones(2, 3), "w/step": torch.tensor(3.0)},
+        trainer={"step": 3},
+        fingerprint={"seed": 0},
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    return checkpoint.save(tmp_path / "checkpoints", state(), step=3)
+
+
+def test_round_trip(saved):
+    manifest = checkpoint.verify(saved)
+    assert saved.name == "step-000003"
+    assert manifest["step"] == 3 and manifest["fingerprint"] == {"seed": 0}
+    assert torch.equal(checkpoint.read_tensors(saved / "learned.safetensors")["w"], torch.arange(6.0).reshape(2, 3))
+    assert not list(saved.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["learned.safetensors", "optimizer.safetensors", "llmtune.json", "trainer.json"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "link"])
+def test_damage_is_noticed(saved, name, harm):
+    file = saved / name
+    content = bytearray(file.read_bytes())
+    if harm == "flip":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif harm == "truncate":
+        file.write_bytes(content[:-1])
+    else:
+        file.unlink()
+        if harm == "link":
+            target = saved.parent / "elsewhere"
+            target.write_bytes(content)
+            file.symlink_to(target)
+    with pytest.raises(CheckpointError, match=name):
+        checkpoint.verify(saved)
+
+
+@pytest.mark.parametrize(("content", "words"), [("{", "damaged"), ('{"format": 99, "files": {}}', "format 99"), (None, "no manifest")])
+def test_a_bad_manifest_is_refused(saved, content, words):
+    manifest = saved / checkpoint.MANIFEST
+    manifest.unlink() if content is None else manifest.write_text(content)
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.verify(saved)
+
+
+def test_the_newest_good_one_is_found_and_the_bad_one_is_told(tmp_path):
+    folder = tmp_path / "checkpoints"
+    for step in (9, 10, 100):
+        checkpoint.save(folder, state(), step=step)
+    (folder / "step-000100" / "trainer.json").write_text("{}")
+    shutil.copytree(folder / "step-000009", folder / ".tmp-step-000200.x")
+    told = []
+    assert checkpoint.newest_good(folder, tell=told.append) == (10, folder / "step-000010")
+    assert len(told) == 1 and "step-000100" in told[0] and "trainer.json" in told[0]
+
+
+def test_rotation_keeps_the_newest_and_the_protected(tmp_path):
+    folder = tmp_path / "checkpoints"
+    for step in range(1, 6):
+        checkpoint.save(folder, state(), step=step)
+    checkpoint.point(folder / "best", folder / "step-000002")
+    checkpoint.rotate(folder, keep=2, protected={folder / "best"})
+    assert [step for step, _ in checkpoint.steps(folder)] == [2, 4, 5]
+    assert json.loads((folder / "best" / "trainer.json").read_text()) == {"step": 3}
+
+
+def test_a_failed_save_leaves_nothing_and_the_old_one_intact(tmp_path):
+    folder = tmp_path / "checkpoints"
+    checkpoint.save(folder, state(), step=1)
+
+    def disk_full(directory):
+        (directory / "model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    broken = State(disk_full, {}, {}, None, {}, {}, {})
+    with pytest.raises(ResourceError, match="step 2 .*No space left"):
+        checkpoint.save(folder, broken, step=2)
+    assert [p.name for p in folder.iterdir()] == ["step-000001"]
+    checkpoint.verify(folder / "step-000001")
+
+
+@pytest.mark.parametrize("make", [partial(torch.optim.AdamW, lr=0.1, fused=True), partial(torch.optim.SGD, lr=0.1, momentum=0.9)])
+def test_optimizer_state_round_trip(make):
+    torch.manual_seed(0)
+    first, second = nn.Linear(3, 2), nn.Linear(3, 2)
+    second.load_state_dict(first.state_dict())
+    one, two = make(first.parameters()), make(second.parameters())
+    inputs = torch.randn(4, 3)
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(inputs).square().sum().backward()
+        optimizer.step()
+
+    step(first, one)
+    second.load_state_dict(first.state_dict())
+    optimizers.load_state_tensors(second, two, optimizers.state_tensors(first, one))
+    step(first, one)
+    step(second, two)
+    assert torch.equal(first.weight, second.weight)
+
+
+def test_learned_weights_must_fit():
+    model = nn.Linear(3, 2)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        checkpoint.load_learned(model, {"weight": torch.zeros(2, 3)})
+    with pytest.raises(CheckpointError, match=r"weight is \(3, 3\), but the model has \(2, 3\)"):
+        checkpoint.load_learned(model, {"weight": torch.zeros(3, 3), "bias": torch.zeros(2)})
