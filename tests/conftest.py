@@ -49,7 +49,13 @@ def command(tmp_path: Path) -> Callable[..., Outcome]:
         variables = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
         variables = {name: value for name, value in variables.items() if value is not None}
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "llmtune", *args], cwd=cwd, env=variables, input=stdin, capture_output=True, text=True, timeout=300
+            [sys.executable, "-P", "-m", "llmtune", *args],
+            cwd=cwd,
+            env=variables,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 

@@ -30,9 +30,11 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     from llmtune.errors import DataError
     from llmtune.export import Bundle, parity, registry
     from llmtune.tasks.base import Draw
+    from llmtune.training import precision
     from llmtune.training.checkpoint import write_json
     from llmtune.training.restore import restore
 
+    precision.set_up(config.hardware, exact=True)
     directory = runs.run_of(config.run)
     trained = runs.stage_config(directory)
     restored = restore(config.run, which=config.checkpoint)

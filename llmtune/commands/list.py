@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def run(args: list[str], options: "Options") -> int:
     if args:
-        raise UsageError(f"list takes no overrides: '{args[0]}'", remedy="llmtune list, llmtune list recipes, llmtune list model")
+        raise UsageError(f"list takes no overrides: '{args[0]}'", remedy="llmtune list model")
     what = options.words[0] if options.words else None
     groups = compose.groups()
     if what in (None, "recipes", "recipe"):
@@ -31,9 +31,10 @@ def run(args: list[str], options: "Options") -> int:
 
 
 def _list_recipes(*, whole_header: bool) -> None:
-    headers = {name: [line for line in compose.recipe_header(path).splitlines() if line] for name, path in compose.recipes().items()}
+    headers = {name: compose.recipe_header(path).strip().splitlines() for name, path in compose.recipes().items()}
     if not whole_header:
-        jobs_table("recipes (+recipe=NAME)", ["recipe", "what it is"], [[name, (lines or [""])[0]] for name, lines in headers.items()])
+        rows = [[name, "".join(lines[:1]), " ".join(lines[1:])] for name, lines in headers.items()]
+        jobs_table("recipes (+recipe=NAME)", ["recipe", "command", "what it is"], rows)
         return
     for name, lines in headers.items():
         print("\n".join([name, *(f"  {line}" for line in lines), ""]))

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 def run(args: list[str], options: "Options") -> int:
     verb = options.words[0] if options.words else "train"
     if args or verb not in VERB_CONFIGS:
-        raise UsageError(f"'{(args or [verb])[0]}' is no verb with a config; {suggestion(verb, VERB_CONFIGS)}", remedy="llmtune schema train")
+        wrong = (args or [verb])[0]
+        raise UsageError(
+            f"'{wrong}' is no verb with a config; {suggestion(wrong, VERB_CONFIGS)}", remedy="llmtune schema train"
+        )
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **VERB_CONFIGS[verb].model_json_schema()}
     print(json.dumps(schema, indent=2, ensure_ascii=False))
     return 0

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def run(args: list[str], options: "Options") -> int:
     verb, *words = options.words or ("train",)
     if verb not in VERB_CONFIGS:
-        raise UsageError(f"'{verb}' is no verb with a config; {suggestion(verb, VERB_CONFIGS)}", remedy="llmtune show train +recipe=NAME")
+        message = f"'{verb}' is no verb with a config; {suggestion(verb, VERB_CONFIGS)}"
+        raise UsageError(message, remedy="llmtune show train +recipe=NAME")
     if len(words) > VERBS[verb].words:
         raise UsageError(f"unexpected word '{words[-1]}'", remedy=f"llmtune show {verb} {VERBS[verb].usage}")
     composed = compose.compose(verb, word_overrides(verb, words) + args, config_dir=options.config_dir)

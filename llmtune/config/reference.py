@@ -15,6 +15,7 @@ from llmtune.config.shipped import primary_config, shipped
 from llmtune.config.yaml_source import read_yaml
 
 _NAMES = {str: "text", int: "whole number", float: "number", bool: "true | false", type(None): "null"}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,11 @@ def _words(annotation: Any, metadata: list) -> Iterator[str]:
 def _bounded(name: str, metadata: list) -> str:
     if name not in ("number", "whole number"):
         return name
-    bound = {name: f"{value:,}" for m in metadata for name in ("gt", "ge", "lt", "le") if (value := getattr(m, name, None)) is not None}
+    limits = {limit: value for m in metadata for limit in _SIGNS if (value := getattr(m, limit, None)) is not None}
+    bound = {limit: f"{value:,}" for limit, value in limits.items()}
     low, high = bound.get("ge", bound.get("gt")), bound.get("le", bound.get("lt"))
     if low is None or high is None:
-        return name + "".join(f" {sign} {bound[key]}" for key, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")) if key in bound)
+        return " ".join([name, *(f"{_SIGNS[limit]} {value}" for limit, value in bound.items())])
     return f"{name} in {'[' if 'ge' in bound else '('}{low}, {high}{']' if 'le' in bound else ')'}"
 
 

@@ -33,7 +33,7 @@ READERS: dict[str, Reader] = {
     "parquet": parquet.read,
     "text": plain.read,
 }
-ENDINGS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "text"}
+ENDINGS = {**{f".{name}": name for name in READERS if name != "text"}, ".ndjson": "jsonl", ".txt": "text"}
 
 
 def load(data: DataConfig, *, need_label: bool = True, seed: int = 0) -> dict[str, pa.Table]:
@@ -124,7 +124,7 @@ def _format(data: FilesData, name: str) -> tuple[str, bool]:
         kind = ENDINGS[ending]
     for key in ("delimiter", "column_names"):
         if kind not in ("csv", "tsv") and getattr(data, key) is not None:
-            raise DataError(f"data.{key} is for CSV and TSV, and this file is {kind}", where=name, remedy=f"set data.{key}=null")
+            raise DataError(f"data.{key} is for CSV and TSV; this file is {kind}", where=name, remedy=f"set data.{key}=null")
     if data.delimiter and data.delimiter in '"\r\n':
         raise DataError("fields cannot be divided by a quote or a line end", where="data.delimiter")
     return kind, gzipped
@@ -186,7 +186,7 @@ def _table(data: ColumnMapping, chunks: Iterator[tuple[str, Chunk]]) -> pa.Table
     if not batches:
         wheres = ", ".join(f"{column}: {value}" for column, value in data.where.items())
         told = "; ".join(f"'{column}' holds {listed(values, limit=_VALUES_TOLD)}" for column, values in seen.items())
-        raise DataError(f"no row of {name} is left by data.where={{{wheres}}}", where="data.where", remedy=told)
+        raise DataError(f"data.where={{{wheres}}} leaves no rows of {name}", where="data.where", remedy=told)
     return pa.Table.from_batches(batches).unify_dictionaries()
 
 

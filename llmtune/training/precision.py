@@ -59,6 +59,7 @@ def choose(hardware: HardwareConfig, *, precision: str, is_transformer: bool) ->
 
 def set_up(hardware: HardwareConfig, *, exact: bool) -> None:
     """Process-wide settings of torch; before the first operator runs."""
+    _quieten()
     if hardware.num_threads is not None:
         torch.set_num_threads(hardware.num_threads)
     torch.set_float32_matmul_precision("highest" if exact else "high")
@@ -68,6 +69,14 @@ def set_up(hardware: HardwareConfig, *, exact: bool) -> None:
         torch.use_deterministic_algorithms(True)
         # Filling every new block with NaN finds bugs in operators and costs more than the operators.
         torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def _quieten() -> None:
+    """transformers' own bars and hints would run into ours; what matters is told by us."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _fast_precision(device: torch.device, *, is_transformer: bool) -> str:

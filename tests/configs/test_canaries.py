@@ -76,7 +76,7 @@ def test_hydra_nodes(cli, canary: Path, override: str, multirun: list[str]):
         "hydra: {callbacks: {x: TARGET}}\n",
         "hydra: {launcher: TARGET}\n",
         "hydra: {sweeper: TARGET}\n",
-        "hydra: {job_logging: {version: 1, handlers: {x: {class: logging.FileHandler, filename: CANARY}}, root: {handlers: [x]}}}\n",
+        "hydra: {job_logging: {version: 1, handlers: {x: {class: logging.FileHandler, filename: CANARY}}}}\n",
         "hydra.callbacks.x: TARGET\n",
         "defaults: [{override hydra/job_logging: default}]\n",
         "defaults: [{'model@hydra.callbacks': lstm}]\n",

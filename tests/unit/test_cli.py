@@ -18,18 +18,27 @@ from llmtune.errors import DataError, ResourceError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = "data.train_file=x.csv"
-HEAVY = ("torch", "transformers", "datasets", "evaluate", "sklearn", "peft", "onnx", "accelerate", "pandas", "pyarrow", "matplotlib")
+HEAVY = ("torch", "transformers", "datasets", "evaluate", "sklearn", "peft", "onnx", "accelerate", "pandas", "pyarrow")
 
 
 def modules_after(*args: str, cwd: Path) -> tuple[int, set[str]]:
     """Exit code and top-level modules of one command line: counted, for seconds depend on the machine."""
-    code = f"import sys; before = set(sys.modules); from llmtune.cli import main; code = main({list(args)!r}); sys.stderr.write('\\n@' + ' '.join(set(sys.modules) - before)); sys.exit(code)"
+    code = f"""
+import sys
+before = set(sys.modules)
+from llmtune.cli import main
+code = main({list(args)!r})
+sys.stderr.write("\\n@" + " ".join(set(sys.modules) - before))
+sys.exit(code)
+"""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
     return done.returncode, {name.split(".")[0] for name in done.stderr.rpartition("@")[2].split()}
 
 
-@pytest.mark.parametrize("args", [[], ["--help"], ["-h"], ["--version"], ["trian"], ["train", "x"], ["--complete", "tr"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "args", [[], ["--help"], ["-h"], ["--version"], ["trian"], ["train", "x"], ["--complete", "tr"]], ids=" ".join
+)
 def test_bare_start_needs_the_standard_library_alone(args: list[str], tmp_path: Path):
     _, modules = modules_after(*args, cwd=tmp_path)
     assert modules
@@ -71,6 +80,7 @@ def test_version(cli):
     [
         (["trian"], ["trian", "train"]),
         (["--versoin"], ["--versoin"]),
+        (["+recipe=bert_cls"], ["llmtune train +recipe=bert_cls"]),
         (["train", "--mulitrun"], ["--mulitrun", "--multirun"]),
         (["train", "--cfg", "job"], ["llmtune show train"]),
         (["train", "bert_cls"], ["bert_cls", "+recipe=bert_cls"]),
@@ -148,8 +158,9 @@ def test_list(cli):
 def test_list_shows_the_users_recipes(cli, tmp_path: Path):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "mine.yaml").write_text("# llmtune train +recipe=mine\n# 2 min\nseed: 1\n")
-    assert "llmtune train +recipe=mine" in cli("list").out
-    assert "2 min" in cli("list", "recipes").out
+    for args in ([], ["recipes"]):
+        out = cli("list", *args).out
+        assert "llmtune train +recipe=mine" in out and "2 min" in out
 
 
 def test_show_prints_a_config_that_reads_back(cli):
@@ -173,7 +184,13 @@ def test_stdout_closed_early(tmp_path: Path):
         os.close(reader)
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            [sys.executable, "-m", "llmtune", *args], stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path, env=env, text=True, timeout=60
+            [sys.executable, "-m", "llmtune", *args],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env=env,
+            text=True,
+            timeout=60,
         )
         os.close(writer)
         assert (done.returncode, done.stderr) == (0, ""), args
@@ -184,7 +201,11 @@ def test_standard_streams_closed_from_the_start(closed: str, tmp_path: Path):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     for args, code in (("list", 0), ("trian", 2)):
         done = subprocess.run(
-            ["sh", "-c", f'"{sys.executable}" -m llmtune {args} {closed}'], cwd=tmp_path, env=env, capture_output=True, timeout=60
+            ["sh", "-c", f'"{sys.executable}" -m llmtune {args} {closed}'],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            timeout=60,
         )
         assert done.returncode == code, done.stderr
 
@@ -194,8 +215,13 @@ def test_output_to_a_full_disk(tmp_path: Path):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "llmtune", "list"],
-            stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, timeout=60,
-        )  # fmt: skip
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+            timeout=60,
+        )
     assert done.returncode == 5 and "No space left" in done.stderr and "Traceback" not in done.stderr
 
 

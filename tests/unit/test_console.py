@@ -18,7 +18,12 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 def on_a_terminal(code: str, *, columns: int = 60) -> str:
     """What a script prints when stdout and stderr are a terminal."""
     ours, theirs = pty.openpty()
-    env = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    env = {
+        **os.environ,
+        "COLUMNS": str(columns),
+        "TERM": "xterm-256color",
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }
     env.pop("NO_COLOR", None)
     process = subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
     os.close(theirs)

@@ -27,7 +27,8 @@ if word == "fail":
 if word == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 value = float("nan") if word == "nan" else float(word)
-result = {"run_dir": "runs/" + word, "metric": "accuracy", "value": value, "higher_is_better": True, "metrics": {"pid": os.getpid()}}
+result = {"run_dir": "runs/" + word, "metric": "accuracy", "value": value, "higher_is_better": True}
+result["metrics"] = {"pid": os.getpid()}
 json.dump(result, open(os.environ["LLMTUNE_RESULT_FILE"], "w"))
 """
 
@@ -66,7 +67,10 @@ ended = list(launch(jobs, command=[sys.executable, "-c", {SCRIPT!r}], directory=
 print(json.dumps([job.exit_code for job in jobs]))
 """
         process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(parent)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True
+            [sys.executable, "-c", textwrap.dedent(parent)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
         )
         deadline = time.monotonic() + 30
         while not started.exists() and time.monotonic() < deadline:
@@ -78,7 +82,9 @@ print(json.dumps([job.exit_code for job in jobs]))
 
 def test_sweep_of_real_commands(command, tmp_path: Path):
     """Missing data: every job fails by itself, the table says so, sweep.json holds all, and the first code counts."""
-    outcome = command("preprocess", "-m", "data.train_file=none.csv", "seed=0,1", env={"LLMTUNE_CACHE": str(tmp_path / "cache")})
+    outcome = command(
+        "preprocess", "-m", "data.train_file=none.csv", "seed=0,1", env={"LLMTUNE_CACHE": str(tmp_path / "cache")}
+    )
     assert outcome.code == 3, outcome.err
     assert outcome.err.count("exit code 3: ") == 2 and outcome.out.count("exit code 3") == 2
     (sweep,) = (tmp_path / "runs" / "sweeps").iterdir()

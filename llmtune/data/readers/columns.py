@@ -53,9 +53,9 @@ class Wanted:
         """
         for name, key in self.required.items():
             if name not in present:
-                shown = [f"'{column}'" for column in nearest_first(name, list(map(str, present)))]
+                shown = listed(nearest_first(name, list(present)), limit=20)
                 raise DataError(
-                    f"there is no column '{name}'; there are {', '.join(shown[:20])}{', ...' if len(shown) > 20 else ''}",
+                    f"there is no column '{name}'; there are {shown}",
                     where=where,
                     remedy=f"set {key} to one of them{hint}",
                 )
@@ -111,7 +111,7 @@ def text_array(values: Sequence[Any], *, column: str, name: str, rows: Sequence[
         except TypeError as e:
             raise DataError(f"column '{column}' holds {e}, not text", where=f"{name}:{row}") from None
         except UnicodeEncodeError:
-            raise DataError(f"column '{column}' holds half of a surrogate pair, which is no character", where=f"{name}:{row}") from None
+            raise DataError(f"column '{column}' holds half of a surrogate pair", where=f"{name}:{row}") from None
         texts.append(text)
     return pa.array(texts, pa.string())
 
@@ -129,12 +129,20 @@ def as_text(array: pa.Array, *, column: str, name: str, rows: np.ndarray) -> pa.
         array = text_array(array.to_pylist(), column=column, name=name, rows=rows)
     elif not pa.types.is_string(kind):
         if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            raise DataError(f"column '{column}' holds values of type {kind}, not text", where=name, remedy="choose another column")
+            raise DataError(
+                f"column '{column}' holds values of type {kind}, not text",
+                where=name,
+                remedy="choose another column",
+            )
         array = array.cast(pa.string())
     lengths = pc.binary_length(array)
     if (pc.max(lengths).as_py() or 0) > MAX_FIELD:
         row = rows[pc.index(pc.greater(lengths, MAX_FIELD), True).as_py()]
-        raise DataError(f"column '{column}' holds a text longer than {MAX_FIELD:,} bytes", where=f"{name}:{row}", remedy="cut it into rows")
+        raise DataError(
+            f"column '{column}' holds a text longer than {MAX_FIELD:,} bytes",
+            where=f"{name}:{row}",
+            remedy="cut it into rows",
+        )
     return array
 
 
@@ -152,7 +160,8 @@ def as_numbers(array: pa.Array, *, column: str, name: str, rows: np.ndarray) -> 
     if not np.isfinite(numbers).all():
         at = int(np.flatnonzero(~np.isfinite(numbers))[0])
         shown = "is empty" if values[at] in (None, "") else f"holds {values[at]!r}, which is no finite number"
-        raise DataError(f"column '{column}' {shown}", where=f"{name}:{rows[at]}", remedy="correct or remove the row, or leave it out with data.where")
+        remedy = "correct or remove the row, or leave it out with data.where"
+        raise DataError(f"column '{column}' {shown}", where=f"{name}:{rows[at]}", remedy=remedy)
     return numbers
 
 

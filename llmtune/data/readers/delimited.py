@@ -72,13 +72,14 @@ class _Rows:
         if len(row) > self.width:
             quoted = "enclose texts that hold the delimiter in double quotes"
             remedy = quoted if self._source.quoting else f"{quoted} and set data.quoting=true, or choose another data.delimiter"
-        return DataError(f"expected {self.width} fields{named}, got {len(row)}", where=f"{self._source.name}:{self._line}", remedy=remedy)
+        message = f"expected {self.width} fields{named}, got {len(row)}"
+        return DataError(message, where=f"{self._source.name}:{self._line}", remedy=remedy)
 
     def _malformed(self, complaint: str) -> DataError:
         opened, last = self._quote_opened(), self._reader.line_num
         remedy = 'write a double quote inside a field twice (""); if quotes are literal text, set data.quoting=false'
         if opened is None:
-            message = f"a field is longer than {MAX_FIELD:,} characters" if "limit" in complaint else f"malformed row: {complaint}"
+            message = f"a field is longer than {MAX_FIELD:,} characters" if "limit" in complaint else f"bad row: {complaint}"
             return DataError(message, where=f"{self._source.name}:{self._line}", remedy="cut longer texts into rows")
         if "expected after" in complaint:
             message = f"the quote that opens here closes in line {last}, but the field goes on behind it"

@@ -41,13 +41,13 @@ def _load(data: HubData, split: str) -> Any:
     try:
         return datasets.load_dataset(data.name, data.subset, split=split, revision=data.revision)
     except Exception as e:  # the library raises what lies beneath: OSError, ValueError, and those of its network client
-        is_local = Path(data.name).is_dir()
-        raise DataError(
-            f"the data set cannot be loaded: {str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__}",
-            where=f"{data.name}[{split}]",
-            remedy="check data.name, data.subset and the split names"
-            + ("" if is_local else "; without a network set HF_HUB_OFFLINE=1 to use what was downloaded before, or read local files with data=files"),
-        ) from None
+        told = (str(e).strip() or type(e).__name__).splitlines()[0]
+        remedy = "check data.name, data.subset and the names of the splits"
+        if not Path(data.name).is_dir():
+            remedy += (
+                "; without a network set HF_HUB_OFFLINE=1 to use what was downloaded before, or read files with data=files"
+            )
+        raise DataError(f"the data set cannot be loaded: {told}", where=f"{data.name}[{split}]", remedy=remedy) from None
 
 
 def _named(ids: pa.Array, names: list[str]) -> pa.Array:

@@ -10,6 +10,8 @@ from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted, text
 from llmtune.data.readers.stream import text_blocks, text_lines
 from llmtune.errors import DataError
 
+_CORRECT = "correct or remove the line"
+
 
 def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
     """The objects of a JSON file, numbered from 1.
@@ -26,9 +28,8 @@ def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
         raise DataError(f"bad JSON: {e}", where=source.name) from None
     objects = content.get("data") if isinstance(content, dict) else content
     if not isinstance(objects, list):
-        raise DataError(
-            'the file is neither a list of objects nor {"data": [...]}', where=source.name, remedy="one object a line is data.format=jsonl"
-        )
+        message = 'the file is neither a list of objects nor {"data": [...]}'
+        raise DataError(message, where=source.name, remedy="one object a line is data.format=jsonl")
     collector = _Collector(source, wanted)
     for start in range(0, len(objects), CHUNK_ROWS):
         part = objects[start : start + CHUNK_ROWS]
@@ -54,10 +55,10 @@ def read_lines(source: Source, wanted: Wanted) -> Iterator[Chunk]:
                 objects.append(json.loads(text))
             except json.JSONDecodeError as e:
                 raise DataError(
-                    f"bad JSON in column {e.colno}: {e.msg}", where=f"{source.name}:{line}", remedy="correct or remove the line"
+                    f"bad JSON in column {e.colno}: {e.msg}", where=f"{source.name}:{line}", remedy=_CORRECT
                 ) from None
             except (ValueError, RecursionError) as e:
-                raise DataError(f"bad JSON: {e}", where=f"{source.name}:{line}", remedy="correct or remove the line") from None
+                raise DataError(f"bad JSON: {e}", where=f"{source.name}:{line}", remedy=_CORRECT) from None
             rows.append(line)
         if objects:
             yield collector.chunk(objects, rows)
@@ -74,9 +75,8 @@ class _Collector:
     def chunk(self, objects: Sequence[Any], rows: Sequence[int]) -> Chunk:
         for row, value in zip(rows, objects, strict=True):
             if not isinstance(value, dict):
-                raise DataError(
-                    f"expected an object such as {{\"text\": ...}}, got {json.dumps(value)[:50]}", where=f"{self._source.name}:{row}"
-                )
+                message = f'expected an object such as {{"text": ...}}, got {json.dumps(value)[:50]}'
+                raise DataError(message, where=f"{self._source.name}:{row}")
         self._keys |= dict.fromkeys(key for value in objects for key in value)
         names = [*self._wanted.required, *self._wanted.optional]
         columns = {

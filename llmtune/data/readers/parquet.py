@@ -28,6 +28,5 @@ def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
                 yield Chunk(columns, np.arange(first, first + batch.num_rows))
                 first += batch.num_rows
         except (pa.ArrowException, OSError) as e:
-            raise DataError(
-                f"the Parquet file is damaged or cut off: {str(e).splitlines()[0]}", where=source.name, remedy="fetch or write it again"
-            ) from None
+            message = f"the Parquet file is damaged or cut off: {str(e).splitlines()[0]}"
+            raise DataError(message, where=source.name, remedy="fetch or write it again") from None

@@ -33,7 +33,8 @@ def check_file(path: Path, name: str) -> os.stat_result:
     except (OSError, ValueError) as e:
         raise DataError(f"'{name}' cannot be read: {getattr(e, 'strerror', None) or e}") from None
     if stat.S_ISDIR(found.st_mode):
-        raise DataError(f"'{name}' is a directory, not a file", remedy=f"name the files in it, such as '{name.rstrip('/')}/*.csv'")
+        remedy = f"name the files in it, such as '{name.rstrip('/')}/*.csv'"
+        raise DataError(f"'{name}' is a directory, not a file", remedy=remedy)
     if not stat.S_ISREG(found.st_mode):
         raise DataError(f"'{name}' is not a regular file but a pipe, socket or device", remedy="copy the rows to a file first")
     if found.st_size == 0:

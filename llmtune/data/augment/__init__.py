@@ -1,0 +1,1 @@
+"""Texts changed at random, anew in every epoch."""

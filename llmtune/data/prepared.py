@@ -1,0 +1,268 @@
+"""Prepared rows on disk: Arrow files under a hash of what they were made from, memory-mapped, written all or not at all."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from llmtune import console
+from llmtune.errors import ResourceError
+
+FORMAT = 1  # of an entry; part of its key, so that an older one is never looked at
+META = "meta.json"
+_ORDER = {"train": 0, "validation": 1, "test": 2}
+_LEFTOVER_AFTER = 24 * 3600  # seconds after which a directory of a build that was killed is removed
+
+
+class Split:
+    """The stored rows of one split, read as they are needed. Cheap to open, and to send to another process.
+
+    Raises:
+        pyarrow.ArrowException, OSError: the file is missing or broken.
+
+    Attributes:
+        names: the stored columns.
+        num_rows: how many rows there are.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        file = pa.memory_map(str(path))
+        self._buffer = file.read_buffer(file.size())
+        reader = pa.ipc.open_file(self._buffer)
+        self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        self.names = reader.schema.names
+        self.num_rows = sum(batch.num_rows for batch in self._batches)
+
+    def __reduce__(self) -> tuple:
+        return Split, (self._path,)
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int32 [num_rows]; 1 where rows are no tokens."""
+        if "input_ids" not in self.names:
+            return np.ones(self.num_rows, dtype=np.int32)
+        column = self._columns["input_ids"]
+        return (column.ends - column.starts).astype(np.int32)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One row: numbers, texts, and lists as arrays that show the file itself (read-only)."""
+        return self.rows([index])[0]
+
+    def rows(self, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """Several rows, in the order of `indices`; see `row`."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        columns = [column.take(wanted) for column in self._columns.values()]
+        return [dict(zip(self.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+    @cached_property
+    def _columns(self) -> dict[str, "_Numbers | _Runs"]:
+        columns = {}
+        for name in self.names:
+            arrays = [batch.column(name) for batch in self._batches if batch.num_rows]
+            is_number = bool(arrays) and (pa.types.is_integer(arrays[0].type) or pa.types.is_floating(arrays[0].type))
+            columns[name] = _Numbers(arrays) if is_number else _Runs(arrays, self._buffer)
+        return columns
+
+
+class _Numbers:
+    """A column of numbers."""
+
+    def __init__(self, arrays: list[pa.Array]):
+        self._values = np.concatenate([array.to_numpy() for array in arrays])
+
+    def take(self, indices: np.ndarray) -> list[Any]:
+        return self._values[indices].tolist()
+
+
+class _Runs:
+    """A column of texts or lists: each value is a run of items in the file, whatever batch it was written with.
+
+    Args:
+        arrays: one for each batch.
+        buffer: the whole file, in which all of them lie.
+    """
+
+    def __init__(self, arrays: list[pa.Array], buffer: pa.Buffer):
+        self._is_text = bool(arrays) and pa.types.is_string(arrays[0].type)
+        dtype = np.dtype(np.uint8 if self._is_text or not arrays else arrays[0].type.value_type.to_pandas_dtype())
+        self._items = np.frombuffer(buffer, dtype, count=buffer.size // dtype.itemsize)
+        self._bytes = memoryview(buffer)
+        starts, ends = [], []
+        for array in arrays:
+            offsets = np.frombuffer(array.buffers()[1], np.int32, count=len(array) + 1).astype(np.int64)
+            items = array.buffers()[-1]
+            first = (items.address - buffer.address) // dtype.itemsize if items is not None and items.size else 0
+            starts.append(offsets[:-1] + first)
+            ends.append(offsets[1:] + first)
+        self.starts = np.concatenate(starts) if starts else np.empty(0, dtype=np.int64)
+        self.ends = np.concatenate(ends) if ends else np.empty(0, dtype=np.int64)
+
+    def take(self, indices: np.ndarray) -> list[Any]:
+        runs = zip(self.starts[indices].tolist(), self.ends[indices].tolist(), strict=True)
+        if self._is_text:
+            return [str(self._bytes[start:end], "utf-8") for start, end in runs]
+        return [self._items[start:end] for start, end in runs]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An entry of the cache.
+
+    Attributes:
+        directory: where it lies; what the builder wrote besides the splits lies there, too.
+        meta: the facts that the builder returned.
+        splits: by name, 'train' first.
+    """
+
+    directory: Path
+    meta: dict[str, Any]
+    splits: dict[str, Split]
+
+
+def open_or_build(key: dict[str, Any], build: Callable[[Path], dict[str, Any]], *, cache_dir: Path) -> Prepared:
+    """The entry of the key; it is built if it is missing or damaged. Several processes may do so at the same time.
+
+    Args:
+        key: JSON-ready; everything that decides about the content.
+        build: writes the splits (`write_split`) and whatever belongs to them into an empty directory, and returns the facts.
+        cache_dir: holds all entries.
+
+    Raises:
+        ResourceError: the folder cannot be written, or the disk is full.
+    """
+    content = json.dumps({"format": FORMAT, "key": key}, sort_keys=True, allow_nan=False)
+    directory = cache_dir / hashlib.sha256(content.encode()).hexdigest()[:32]
+    try:
+        if directory.exists():
+            return _open(directory)
+    except _DamagedError as e:
+        console.notice(f"the prepared data in {directory} is damaged ({e}) and is prepared again")
+    work = cache_dir / f".tmp-{directory.name}-{uuid.uuid4().hex}"
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(cache_dir)
+        work.mkdir()
+        facts = build(work)
+        files = {str(path.relative_to(work)): path.stat().st_size for path in sorted(work.rglob("*")) if path.is_file()}
+        meta = {"format": FORMAT, "files": files, "facts": facts, "key": key}
+        (work / META).write_text(json.dumps(meta, indent=1, allow_nan=False), encoding="utf-8")
+        _sync_tree(work)
+        _publish(work, directory)
+    except OSError as e:
+        raise ResourceError(
+            f"the prepared data cannot be written: {e.strerror or e}",
+            where=str(e.filename or cache_dir),
+            remedy="free some space, or set the environment variable LLMTUNE_CACHE to another folder",
+        ) from e
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return _open(directory)
+
+
+def write_split(directory: Path, name: str, columns: Iterable[dict[str, list]]) -> None:
+    """Write chunks of stored columns as `{name}.arrow`. Columns named `..._ids` hold lists of int32.
+
+    Args:
+        directory: that `build` of `open_or_build` was given.
+        name: of the split.
+        columns: chunks of rows, all with the same columns of numbers, texts or lists of numbers.
+    """
+    batches = _batches(columns)
+    first = next(batches, None)
+    schema = first.schema if first is not None else pa.schema([])
+    with pa.OSFile(str(directory / f"{name}.arrow"), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+        if first is not None:
+            writer.write_batch(first)
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _batches(columns: Iterable[dict[str, list]]) -> Iterator[pa.RecordBatch]:
+    types: dict[str, pa.DataType] = {}
+    for chunk in columns:
+        arrays = {}
+        for name, values in chunk.items():
+            known = types.get(name) or (pa.list_(pa.int32()) if name.endswith("_ids") else None)
+            arrays[name] = pa.array(values, known)
+            assert not arrays[name].null_count, f"column {name} holds None"
+            types[name] = arrays[name].type
+        yield pa.RecordBatch.from_pydict(arrays)
+
+
+class _DamagedError(Exception):
+    """An entry is not what it was when it was written."""
+
+
+def _open(directory: Path) -> Prepared:
+    try:
+        meta = json.loads((directory / META).read_bytes())
+        if meta["format"] != FORMAT:
+            raise _DamagedError(f"format {meta['format']}")
+        for name, size in meta["files"].items():
+            if (directory / name).stat().st_size != size:
+                raise _DamagedError(f"{name} has another size")
+        names = [name.removesuffix(".arrow") for name in meta["files"] if name.endswith(".arrow") and "/" not in name]
+        names.sort(key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
+        return Prepared(directory, meta["facts"], {name: Split(directory / f"{name}.arrow") for name in names})
+    except FileNotFoundError as e:
+        raise _DamagedError(f"{Path(e.filename or directory).name} is missing") from None
+    except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as e:
+        raise _DamagedError(str(e).splitlines()[0] if str(e) else type(e).__name__) from None
+
+
+def _publish(work: Path, directory: Path) -> None:
+    """Give a finished entry its name. If another process was faster, its entry stays; a damaged one gives way."""
+    while True:
+        try:
+            work.rename(directory)
+        except OSError as e:
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            _sync(directory.parent)
+            return
+        try:
+            _open(directory)
+            return
+        except _DamagedError:
+            trash = directory.with_name(f".trash-{uuid.uuid4().hex}")
+            try:
+                directory.rename(trash)
+            except FileNotFoundError:
+                continue  # another process has moved it away
+            shutil.rmtree(trash, ignore_errors=True)
+
+
+def _remove_leftovers(cache_dir: Path) -> None:
+    for entry in [*cache_dir.glob(".tmp-*"), *cache_dir.glob(".trash-*")]:
+        times = [path.stat().st_mtime for path in [entry, *entry.rglob("*")] if path.exists()]
+        if times and time.time() - max(times) > _LEFTOVER_AFTER:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _sync_tree(directory: Path) -> None:
+    for path in [*directory.rglob("*"), directory]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

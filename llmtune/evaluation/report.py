@@ -1,0 +1,2 @@
+"""interim"""
+def write(path,**k): path.write_text("")

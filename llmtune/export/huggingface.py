@@ -1,0 +1,55 @@
+"""A directory that `transformers` loads: safetensors, tokenizer, label names, model card."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from llmtune.export import Bundle
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
+    "chat_template.jinja", "added_tokens.json", "spiece.model", "tokenizer.model",
+)  # fmt: skip
+
+
+def write(bundle: Bundle, directory: Path) -> None:
+    """Write the model with everything that it needs to be used elsewhere."""
+    bundle.model.save_pretrained(directory)
+    copy_companions(bundle, directory)
+    (directory / "README.md").write_text(_card(bundle), encoding="utf-8")
+
+
+def copy_companions(bundle: Bundle, directory: Path) -> None:
+    """The tokenizer and llmtune.json, which go along with every form."""
+    if bundle.tokenizer_dir is not None:
+        for name in TOKENIZER_FILES:
+            if (bundle.tokenizer_dir / name).is_file():
+                shutil.copyfile(bundle.tokenizer_dir / name, directory / name)
+    facts = {key: value for key, value in bundle.description.items() if key in ("llmtune", "task", "tokenizer")}
+    (directory / "llmtune.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _card(bundle: Bundle) -> str:
+    name = type(bundle.model).__name__
+    lines = ["---", "library_name: transformers", f"tags: [llmtune, {bundle.card.get('task', '')}]", "---", "", f"# {name}", ""]
+    lines += [f"- **{key}**: {_shown(value)}" for key, value in bundle.card.items()]
+    lines += ["", "## Use", ""]
+    if bundle.model.config.model_type.startswith("llmtune_"):
+        lines += ["The architecture is llmtune's own: `llmtune predict DIRECTORY FILE` loads it."]
+    else:
+        lines += [
+            "```python",
+            f"from transformers import AutoTokenizer, {name}",
+            "",
+            'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")',
+            f'model = {name}.from_pretrained("DIRECTORY")',
+            "```",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+    return str(value)

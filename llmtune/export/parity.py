@@ -1,0 +1,68 @@
+"""Whether an export gives what the checkpoint gives, on real rows, read back from disk."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmtune.config.sections.training import ExportConfig
+from llmtune.errors import ModelError
+from llmtune.export import Bundle, onnx
+from llmtune.models import registry
+from llmtune.tasks.base import Batch
+
+TOLERANCE = 1e-4
+
+Logits = Callable[[dict[str, Tensor]], np.ndarray]
+
+
+def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterable[Batch]) -> dict[str, Any]:
+    """Compare logits and argmax on every row.
+
+    Returns:
+        rows, max_difference, argmax_differences, tolerance: as parity.json tells them.
+
+    Raises:
+        ModelError: logits differ by more than the tolerance, or an argmax differs.
+    """
+    exported = {"huggingface": _loaded_again, "onnx": _onnx}[export.type](directory)
+    is_regression = bundle.description["task"]["type"] == "regression"
+    rows, largest, flips = 0, 0.0, 0
+    with torch.inference_mode():
+        for batch in batches:
+            ours, theirs = bundle.model(**batch.inputs).logits.numpy(), exported(batch.inputs)
+            if ours.shape != theirs.shape:
+                raise ModelError(f"the export gives {theirs.shape}, the checkpoint {ours.shape}", where=str(directory))
+            if ours.ndim == 3:  # positions of padding are nobody's business
+                valid = batch.inputs["attention_mask"].bool().numpy()
+                ours, theirs = ours[valid], theirs[valid]
+            scale = max(1.0, float(np.abs(ours).max())) if is_regression else 1.0
+            largest = max(largest, float(np.abs(ours - theirs).max()) / scale)
+            flips += 0 if is_regression else _flips(ours, theirs)
+            rows += len(batch.example_ids)
+    if not largest <= TOLERANCE or flips:
+        raise ModelError(
+            f"the export differs from the checkpoint: by up to {largest:.2e} in the logits, {flips} other argmax in {rows} rows", where=str(directory)
+        )
+    return {"rows": rows, "max_difference": largest, "argmax_differences": flips, "tolerance": TOLERANCE}
+
+
+def _flips(ours: np.ndarray, theirs: np.ndarray) -> int:
+    """Rows with another argmax; a tie within the tolerance may fall either way."""
+    mine, other = ours.argmax(-1), theirs.argmax(-1)
+    gap = np.take_along_axis(ours, mine[..., None], -1) - np.take_along_axis(ours, other[..., None], -1)
+    return int((gap[..., 0] > TOLERANCE).sum())
+
+
+def _loaded_again(directory: Path) -> Logits:
+    model = registry.load(directory)
+    return lambda inputs: model(**inputs).logits.numpy()
+
+
+def _onnx(directory: Path) -> Logits:
+    session = onnx.session(directory)
+    names = {node.name for node in session.get_inputs()}
+    return lambda inputs: session.run(["logits"], {k: v.numpy() for k, v in inputs.items() if k in names})[0]
