@@ -169,8 +169,8 @@ def _origin(config: StageConfig) -> Origin:
         has_tokenizer = (directory / "tokenizer_config.json").is_file()
         return Origin(directory if has_tokenizer else None, limit, facts.get("task"))
     if getattr(config.model, "pretrained", None):
-        located = models.locate(config.model.pretrained)
-        return Origin(located, _longest_input(located) if isinstance(located, Path) else None)
+        located = models.locate(config.model.pretrained, config.model.revision)
+        return Origin(located, _longest_input(located))
     return Origin()
 
 

@@ -7,6 +7,7 @@ together. `compose` instantiates nothing, and no key that leads to Hydra's own n
 
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -80,7 +81,7 @@ def compose(verb: str, args: Sequence[str], *, config_dir: Path | None = None) -
     problems += [p for key in request.deletes for p in _delete(tree, key)]
     tree = _without_unset(tree)
     if verb == "finetune":
-        tree = for_finetune(tree, _user_values(request), library)
+        tree = for_finetune(tree, {key: _value_at(tree, key) for key in request.values}, library)
     elif isinstance(tree.get("finetune"), dict):
         tree["finetune"], found = complete_finetune(tree, library)
         problems += found
@@ -185,13 +186,23 @@ def _parse(arg: str) -> tuple[Override | None, str | None]:
     try:
         return OverridesParser.create().parse_override(arg), None
     except HydraException as e:
-        cause = e.__cause__ or e
-        message = str(cause).splitlines()[0]
-        column = getattr(cause, "column", None)
-        text = f"{arg}: is no override of the form key=value: {message}"
-        if isinstance(column, int):
-            text += f"\n    {arg}\n    {' ' * column}^"
-        return None, text
+        text = f"{arg}: is no override of the form key=value: {_first_line(e)}"
+        column = _column(e, arg)
+        return None, text if column is None else f"{text}\n    {arg}\n    {' ' * column}^"
+
+
+def _column(error: HydraException, arg: str) -> int | None:
+    """Where in an argument the parser stopped: it tells by token, by index, or in its message alone."""
+    cause = error.__cause__
+    token = getattr(cause, "offendingToken", None)
+    if token is not None:
+        return token.column
+    index = getattr(cause, "startIndex", None)
+    if index is not None:
+        return index
+    quoted = re.search(r"'(.+?)'", str(error))
+    at = arg.find(quoted[1]) if quoted else -1
+    return at if at >= 0 else None
 
 
 def _sweep_values(override: Override) -> list[str]:
@@ -233,9 +244,10 @@ def _names(override: Override) -> list[str]:
     return [name.strip("'\" ") for name in text.split(",") if name.strip("'\" ")]
 
 
-def _user_values(request: _Request) -> dict[str, Any]:
-    """The plain values of the command line by key, as Hydra's grammar reads them."""
-    return {key: _parse(arg)[0].value() for key, arg in request.values.items()}
+def _value_at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
 
 
 def _compose_tree(verb: str, overrides: list[str]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What a model directory must be before anything in it is loaded."""
 
 import json
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,39 +9,32 @@ from llmtune.errors import ModelError
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+CONVERSION = (
+    "convert them where you trust them: AutoModel.from_pretrained(OLD).save_pretrained(NEW) writes model.safetensors; "
+    "instead of AutoModel name the class of its head, if it has one"
+)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
     """The config.json of a directory that is fit to be loaded.
 
     Raises:
-        ModelError: the directory, its config or its weights are missing, unreadable, or would run code.
+        ModelError: the directory, its config or its weights are missing or damaged, lie elsewhere, or would run code.
     """
     if not directory.is_dir():
         raise ModelError(f"there is no model directory {directory}", remedy="name a directory with config.json and model.safetensors")
-    config = read_json(directory / "config.json")
-    if "auto_map" in config or list(directory.glob("*.py")):
-        raise ModelError(
-            "the model brings code of its own, which is never run", where=str(directory), remedy="use a model of an architecture that transformers has"
-        )
+    config = _read_json(directory / "config.json")
+    _refuse_code(directory, config)
+    _refuse_links_outside(directory)
+    if (directory / "adapter_config.json").is_file():
+        raise ModelError("the directory holds an adapter, no whole model", where=str(directory), remedy="merge it into its model first")
     weight_files(directory)
     return config
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise ModelError(f"there is no {file.name}", where=str(file.parent), remedy="name a directory that save_pretrained wrote")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as e:
-        raise ModelError(f"{file.name} is no JSON: {e}", where=str(file)) from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{file.name} holds no JSON object", where=str(file))
-    return content
-
-
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a directory, all inside it.
+    """The safetensors files of a directory, all inside it and whole.
 
     Raises:
         ModelError: there is none, one is damaged, or the index points outside.
@@ -50,45 +42,99 @@ def weight_files(directory: Path) -> list[Path]:
     if (directory / WEIGHTS).is_file():
         names = {WEIGHTS}
     elif (directory / INDEX).is_file():
-        names = set(read_json(directory / INDEX).get("weight_map", {}).values())
+        names = _indexed_files(directory / INDEX)
     else:
-        found = [f.name for pattern in PICKLES for f in directory.glob(pattern)]
+        found = sorted(f.name for pattern in PICKLES for f in directory.glob(pattern))
         if found:
             raise ModelError(
-                f"the weights are in {found[0]}, a pickle, which can run code and is never read",
-                where=str(directory),
-                remedy="convert them where you trust them: AutoModel.from_pretrained(...).save_pretrained(..., safe_serialization=True)",
+                f"the weights are in {found[0]}, a pickle, which can run code and is never read", where=str(directory), remedy=CONVERSION
             )
-        raise ModelError(f"there is no {WEIGHTS}", where=str(directory))
-    files = []
-    for name in sorted(names):
-        file = directory / name
-        if Path(name).name != name or not file.is_file():
-            raise ModelError(f"the weight index names {name!r}, which is no file of the directory", where=str(directory / INDEX))
+        raise ModelError(
+            f"there is no {WEIGHTS}", where=str(directory), remedy=f"weights of another format are never read: {CONVERSION}"
+        )
+    files = [directory / name for name in sorted(names)]
+    for file in files:
         check_safetensors(file)
-        files.append(file)
     return files
 
 
 def check_safetensors(file: Path) -> None:
-    """Read the header by hand: the library takes the last of two tensors with one name."""
+    """Read the header by hand: the library silently takes one of two tensors that have the same name.
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) != len(names):
-            repeated = next(n for n in names if names.count(n) > 1)
-            raise ModelError(f"the tensor {repeated} stands twice in the header", where=str(file))
-        return dict(pairs)
-
-    size = os.path.getsize(file)
+    Raises:
+        ModelError: the header is damaged or names a tensor twice, or the file has another size than it says.
+    """
+    size = file.stat().st_size
     try:
         with file.open("rb") as f:
             (length,) = struct.unpack("<Q", f.read(8))
-            if length > min(size, 100_000_000):
-                raise ValueError("the header is longer than the file")
-            header = json.loads(f.read(length), object_pairs_hook=unique)
-        end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
+            if length > min(size, LONGEST_HEADER):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(f.read(length), object_pairs_hook=_without_repetition)
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
+    except _RepeatedNameError as e:
+        raise ModelError(f"{file.name} is damaged: its header names {e} twice", where=str(file)) from None
     except (ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as e:
         raise ModelError(f"{file.name} is no safetensors file: {e}", where=str(file)) from None
-    if 8 + length + end != size:
-        raise ModelError(f"{file.name} is damaged: {size:,} bytes, the header says {8 + length + end:,}", where=str(file))
+    if expected != size:
+        raise ModelError(
+            f"{file.name} is damaged: it has {size:,} bytes, its header says {expected:,}", where=str(file), remedy="copy or download it again"
+        )
+
+
+class _RepeatedNameError(Exception):
+    pass
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in unique:
+            raise _RepeatedNameError(name)
+        unique[name] = value
+    return unique
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ModelError(f"there is no {file.name}", where=str(file.parent), remedy="name a directory that save_pretrained wrote")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e:
+        raise ModelError(f"{file.name} is no JSON: {e}", where=str(file)) from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{file.name} holds no JSON object", where=str(file))
+    return content
+
+
+def _refuse_code(directory: Path, config: dict[str, Any]) -> None:
+    scripts = sorted(str(p.relative_to(directory)) for p in directory.rglob("*.py"))
+    if scripts or "auto_map" in config:
+        raise ModelError(
+            f"the model brings code of its own ({scripts[0] if scripts else 'auto_map in config.json'}), which is never run",
+            where=str(directory),
+            remedy="use a model of an architecture that transformers has",
+        )
+
+
+def _refuse_links_outside(directory: Path) -> None:
+    root = directory.resolve()
+    allowed = [root]
+    if root.parent.name == "snapshots":  # the hub's cache links each file of a snapshot to a blob beside it
+        allowed.append(root.parent.parent / "blobs")
+    for path in directory.rglob("*"):
+        if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed):
+            raise ModelError(f"{path.relative_to(directory)} is a link that leads outside the directory", where=str(directory))
+
+
+def _indexed_files(index: Path) -> set[str]:
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index.name} has no weight_map", where=str(index))
+    for name in weight_map.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ModelError(f"the weight index points outside the directory: {name!r}", where=str(index))
+        if not (index.parent / name).is_file():
+            raise ModelError(f"the weight index names {name}, which is missing", where=str(index))
+    return set(weight_map.values())

@@ -1,4 +1,4 @@
-"""Fully connected layers over numbers. B: examples, F: features, C: outputs."""
+"""Fully connected layers over numbers. B: rows, F: features, C: outputs."""
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class MlpConfig(PretrainedConfig):
         hidden_sizes: tuple[int, ...] = (),
         activation: str = "relu",
         dropout: float = 0.0,
+        standardize: bool = False,
         feature_mean: tuple[float, ...] | None = None,
         feature_std: tuple[float, ...] | None = None,
         target_mean: float = 0.0,
@@ -35,7 +36,7 @@ class MlpConfig(PretrainedConfig):
     ):
         super().__init__(**kwargs)
         self.num_features, self.hidden_sizes = num_features, list(hidden_sizes)
-        self.activation, self.dropout = activation, dropout
+        self.activation, self.dropout, self.standardize = activation, dropout, standardize
         self.feature_mean = list(feature_mean or [0.0] * num_features)
         self.feature_std = list(feature_std or [1.0] * num_features)
         self.target_mean, self.target_std = target_mean, target_std
@@ -45,27 +46,48 @@ class MlpForRows(PreTrainedModel):
     """Standardized features through the layers; the answer of a regression comes back in the unit of the target."""
 
     config_class = MlpConfig
-    base_model_prefix = "layers"
+    base_model_prefix = "body"
 
     def __init__(self, config: MlpConfig):
         super().__init__(config)
-        widths = [config.num_features, *config.hidden_sizes]
-        blocks = []
-        for narrow, wide in zip(widths, widths[1:], strict=False):
-            blocks += [nn.Linear(narrow, wide), ACTIVATIONS[config.activation](), nn.Dropout(config.dropout)]
-        self.layers = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(widths[-1], config.num_labels)
+        self.body = MlpBody(config)
+        self.classifier = nn.Linear([config.num_features, *config.hidden_sizes][-1], config.num_labels)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
 
     def forward(self, features: Tensor) -> SequenceClassifierOutput:
         """Logits [B, C] for features [B, F]."""
-        c = self.config
-        mean_F = torch.tensor(c.feature_mean, dtype=features.dtype, device=features.device)
-        std_F = torch.tensor([s or 1.0 for s in c.feature_std], dtype=features.dtype, device=features.device)
-        logits_BC = self.classifier(self.layers((features - mean_F) / std_F))
-        return SequenceClassifierOutput(logits=logits_BC * (c.target_std or 1.0) + c.target_mean)
+        logits_BC = self.classifier(self.body(features))
+        return SequenceClassifierOutput(logits=logits_BC * (self.config.target_std or 1.0) + self.config.target_mean)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            is_bounded = self.config.activation in ("tanh", "sigmoid") or module is self.classifier
+            # Glorot and Bengio 2010 for activations with two plateaus, He et al. 2015 for those with one.
+            (nn.init.xavier_uniform_ if is_bounded else nn.init.kaiming_uniform_)(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, MlpBody):
+            module.set_scales(self.config)
+
+
+class MlpBody(nn.Module):
+    """Scaling and hidden layers: from numbers to the vector that the head reads."""
+
+    def __init__(self, config: MlpConfig):
+        super().__init__()
+        self.register_buffer("mean_F", torch.empty(config.num_features), persistent=False)
+        self.register_buffer("std_F", torch.empty(config.num_features), persistent=False)
+        blocks = []
+        width = config.num_features
+        for size in config.hidden_sizes:
+            blocks += [nn.Linear(width, size), ACTIVATIONS[config.activation](), nn.Dropout(config.dropout)]
+            width = size
+        self.layers = nn.Sequential(*blocks)
+
+    def forward(self, features_BF: Tensor) -> Tensor:
+        return self.layers((features_BF - self.mean_F) / self.std_F)
+
+    def set_scales(self, config: MlpConfig) -> None:
+        """Take means and deviations from the config, where they are kept; a constant feature is only shifted."""
+        with torch.no_grad():
+            self.mean_F.copy_(torch.tensor(config.feature_mean))
+            self.std_F.copy_(torch.tensor([std or 1.0 for std in config.feature_std]))

@@ -1,27 +1,26 @@
-"""BERT, GPT-2 and every other encoder and causal model of transformers, from scratch or from weights."""
+"""BERT, GPT-2 and every other encoder and causal model of transformers: from scratch, and directories that hold them."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import nn
+from transformers import AutoConfig, BertConfig, GPT2Config, PretrainedConfig, PreTrainedModel
 
 from llmtune import console
 from llmtune.config.sections.model import TransformerModel
 from llmtune.errors import ConfigError, ModelError
-from llmtune.models import checks
+from llmtune.models import checks, heads
 from llmtune.models.spec import ModelSpec
 
 SIZES = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512), "base": (12, 768)}  # layers, width
 HEAD_WIDTH = 64
+# Of a hub repository: neither pickles nor scripts are fetched.
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
-# The classes of the commonest architectures: importing one module is 2 s faster than the Auto classes, which import all.
-CLASSES = {
-    "bert": ("bert.modeling_bert", {"classification": "BertForSequenceClassification", "masked_lm": "BertForMaskedLM"}),
-    "gpt2": ("gpt2.modeling_gpt2", {"classification": "GPT2ForSequenceClassification", "causal_lm": "GPT2LMHeadModel"}),
-}
+T = TypeVar("T")
 
 
-def from_scratch(model: TransformerModel, spec: ModelSpec) -> nn.Module:
+def from_scratch(model: TransformerModel, spec: ModelSpec) -> PreTrainedModel:
     """A new BERT or GPT-2.
 
     Raises:
@@ -29,137 +28,131 @@ def from_scratch(model: TransformerModel, spec: ModelSpec) -> nn.Module:
     """
     layers, width = SIZES[model.size]
     layers, width = model.num_layers or layers, model.hidden_size or width
-    heads = model.num_heads or max(1, width // HEAD_WIDTH)
-    if width % heads:
-        raise ConfigError([f"model.hidden_size: {width} cannot be shared among model.num_heads={heads}"])
+    num_heads = model.num_heads or max(1, width // HEAD_WIDTH)
+    if width % num_heads:
+        raise ConfigError([f"model.hidden_size: {width} cannot be shared among model.num_heads={num_heads}"])
     dropout = 0.1 if model.dropout is None else model.dropout
-    if model.type == "bert":
-        from transformers import BertConfig
-
-        config = BertConfig(
-            vocab_size=spec.vocab_size,
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            intermediate_size=4 * width,
-            max_position_embeddings=spec.max_length,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-        )
-    else:
-        from transformers import GPT2Config
-
-        config = GPT2Config(
-            vocab_size=spec.vocab_size,
-            n_embd=width,
-            n_layer=layers,
-            n_head=heads,
-            n_positions=spec.max_length,
-            resid_pdrop=dropout,
-            embd_pdrop=dropout,
-            attn_pdrop=dropout,
-        )
-    _set_task(config, spec)
-    config.bos_token_id, config.eos_token_id = spec.bos_token_id, spec.eos_token_id
-    made = _with_attention(model.attention, lambda kind: model_class(config, spec.task)._from_config(config, attn_implementation=kind))
-    return with_head_bias(made, spec)
+    config = (_bert if model.type == "bert" else _gpt)(spec, layers, width, num_heads, dropout)
+    heads.set_labels(config, spec)
+    cls = heads.class_for(config, spec.task)
+    made = _with_attention(model.attention, lambda kind: cls._from_config(config, attn_implementation=kind))
+    heads.start_at_mean(made, spec)
+    return made
 
 
-def from_weights(model: TransformerModel, located: Path | str, spec: ModelSpec) -> nn.Module:
-    """Weights with a head for the task; a head that is new is told.
+def read(directory: Path, *, dropout: float | None = None, attention: str = "auto") -> PreTrainedModel:
+    """The model that a directory holds, as the class that its config names, in float32 and eval mode.
+
+    Args:
+        directory: of `save_pretrained`.
+        dropout: instead of what the config says.
+        attention: kernel, or 'auto'.
 
     Raises:
-        ModelError: weights are missing, of another shape, or of an architecture that cannot do the task.
+        ModelError: anything is missing, damaged, of another shape, or would run code.
     """
-    from transformers import AutoConfig
+    raw = checks.read_config(directory)
+    where = str(directory)
+    config = _config(raw, directory)
+    if dropout is not None:
+        _set_dropout(config, dropout)
+    cls = heads.class_named(config, (raw.get("architectures") or [None])[0])
 
-    if isinstance(located, Path):
-        checks.read_config(located)
-    config = _load(lambda: AutoConfig.from_pretrained(located, revision=model.revision, trust_remote_code=False), located)
-    _set_task(config, spec)
-    if model.dropout is not None:
-        for name, value in config.to_dict().items():
-            if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float):
-                setattr(config, name, model.dropout)
-
-    def load(kind: str | None) -> tuple[nn.Module, dict[str, Any]]:
-        return model_class(config, spec.task).from_pretrained(
-            located,
+    def load(kind: str | None) -> tuple[PreTrainedModel, dict[str, Any]]:
+        return cls.from_pretrained(
+            directory,
             config=config,
-            revision=model.revision,
             attn_implementation=kind,
             use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # transformers would only say so; `_judge` refuses
             output_loading_info=True,
             dtype="float32",
         )
 
-    made, info = _load(lambda: _with_attention(model.attention, load), located)
-    judge_loading(made, info, str(located))
-    if spec.vocab_size > made.get_input_embeddings().num_embeddings:
-        raise ModelError(
-            f"the tokenizer has {spec.vocab_size:,} entries, the model's embedding {made.get_input_embeddings().num_embeddings:,}", where=str(located)
-        )
-    return with_head_bias(made, spec)
+    is_own = config.model_type in heads.OWN
+    made, info = _guarded(lambda: load("eager") if is_own else _with_attention(attention, load), where)
+    _judge(cls, info, where)
+    return made.eval()
 
 
-def judge_loading(model: nn.Module, info: dict[str, Any], where: str, *, new_head: bool = True) -> None:
-    """Accept a new head and a dropped one, tell of both, and refuse everything else that does not fit."""
-    base = model.base_model_prefix + "."
-    is_head = lambda name: not name.startswith(base) or ".pooler." in name  # noqa: E731
-    mismatched = [m for m in info.get("mismatched_keys", []) if not is_head(m[0])]
-    if mismatched:
+def download(name: str, revision: str | None) -> Path:
+    """A model of the hub as a directory of the local cache.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    remedy = "check the name and the network, or name a local directory; HF_HUB_OFFLINE=1 uses what was downloaded before"
+    return Path(_guarded(lambda: snapshot_download(name, revision=revision, allow_patterns=HUB_FILES), name, remedy))
+
+
+def _bert(spec: ModelSpec, layers: int, width: int, num_heads: int, dropout: float) -> PretrainedConfig:
+    return BertConfig(
+        vocab_size=spec.vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=num_heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=spec.max_length,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        pad_token_id=spec.pad_token_id,
+    )
+
+
+def _gpt(spec: ModelSpec, layers: int, width: int, num_heads: int, dropout: float) -> PretrainedConfig:
+    return GPT2Config(
+        vocab_size=spec.vocab_size,
+        n_embd=width,
+        n_layer=layers,
+        n_head=num_heads,
+        n_positions=spec.max_length,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        pad_token_id=spec.pad_token_id,
+        bos_token_id=spec.bos_token_id,
+        eos_token_id=spec.eos_token_id,
+    )
+
+
+def _config(raw: dict[str, Any], directory: Path) -> PretrainedConfig:
+    model_type = raw.get("model_type")
+    if model_type in heads.OWN:
+        return _guarded(lambda: heads.OWN[model_type][0].from_dict(raw), str(directory))
+    return _guarded(lambda: AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False), str(directory))
+
+
+def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, int | float):
+            setattr(config, name, dropout)
+
+
+def _judge(cls: type[PreTrainedModel], info: dict[str, Any], where: str) -> None:
+    """Every weight of the class must come from the file; of what else the file holds, only the body's own is refused."""
+    if mismatched := list(info.get("mismatched_keys", ())):
         name, theirs, ours = mismatched[0]
         raise ModelError(f"{name} is {tuple(theirs)} in the file, but the config asks for {tuple(ours)}", where=where)
-    missing = sorted(n for n in info["missing_keys"] if not is_head(n) or not new_head)
+    pooler = f"{cls.base_model_prefix}.pooler."
+    missing = sorted(info["missing_keys"])
     if missing:
-        raise ModelError(f"{len(missing)} weights are missing: {', '.join(missing[:5])}", where=where)
-    unexpected = sorted(n for n in info["unexpected_keys"] if n.startswith(base) and "position_ids" not in n and not is_head(n))
+        raise ModelError(f"{len(missing)} weights are missing: {_few(missing)}", where=where, remedy="copy or download it again")
+    unexpected = sorted(info["unexpected_keys"])
+    odd = [n for n in unexpected if n.startswith(f"{cls.base_model_prefix}.") and not n.startswith(pooler) and "position_ids" not in n]
+    if odd:
+        raise ModelError(f"{len(odd)} weights have no place in the model: {_few(odd)}", where=where)
     if unexpected:
-        raise ModelError(f"{len(unexpected)} weights have no place in the model: {', '.join(unexpected[:5])}", where=where)
-    if new := sorted(info["missing_keys"]):
-        console.notice(f"new, to be learned: {', '.join(new[:6])}{', ...' if len(new) > 6 else ''}")
-    if dropped := sorted(info["unexpected_keys"]):
-        console.notice(f"left out of the weights: {', '.join(dropped[:6])}{', ...' if len(dropped) > 6 else ''}")
+        console.notice(f"left out of {where}: {_few(unexpected)}")
 
 
-def model_class(config: Any, task: str) -> Any:
-    """The transformers class of an architecture with the head for a task."""
-    kind = "classification" if task == "regression" else task
-    if config.model_type in CLASSES and kind in CLASSES[config.model_type][1]:
-        from importlib import import_module
-
-        module, names = CLASSES[config.model_type]
-        return getattr(import_module(f"transformers.models.{module}"), names[kind])
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
-
-    auto = {"classification": AutoModelForSequenceClassification, "masked_lm": AutoModelForMaskedLM, "causal_lm": AutoModelForCausalLM}[kind]
-    try:
-        return auto._model_mapping[type(config)]
-    except KeyError:
-        raise ModelError(f"the architecture {config.model_type} cannot do task={task}", remedy="use a model of another architecture") from None
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def with_head_bias(model: nn.Module, spec: ModelSpec) -> nn.Module:
-    """Let a new regression head start at the mean of the targets."""
-    if spec.task == "regression":
-        for head in (getattr(model, name, None) for name in ("classifier", "score")):
-            if isinstance(head, nn.Linear) and head.bias is not None:
-                nn.init.constant_(head.bias, spec.target_mean)
-    return model
-
-
-def _set_task(config: Any, spec: ModelSpec) -> None:
-    if spec.task in ("classification", "regression"):
-        config.num_labels = spec.num_outputs
-        config.id2label, config.label2id = spec.labels["id2label"], spec.labels["label2id"]
-        config.problem_type = "regression" if spec.task == "regression" else "single_label_classification"
-    if getattr(config, "pad_token_id", None) is None or spec.pad_token_id is not None:
-        config.pad_token_id = spec.pad_token_id
-
-
-def _with_attention(wanted: str, make: Any) -> Any:
+def _with_attention(wanted: str, make: Callable[[str], T]) -> T:
     if wanted != "auto":
         return make(wanted)
     try:
@@ -168,11 +161,12 @@ def _with_attention(wanted: str, make: Any) -> Any:
         return make("eager")
 
 
-def _load(load: Any, located: Path | str) -> Any:
+def _guarded(load: Callable[[], T], where: str, remedy: str | None = None) -> T:
+    """What goes wrong in a library as a ModelError: they raise whatever lies beneath."""
     try:
         return load()
-    except ModelError:
+    except MemoryError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError) as e:
-        remedy = "check the name, and that the network is there; or name a local directory" if isinstance(located, str) else None
-        raise ModelError(f"cannot be loaded: {str(e).strip().splitlines()[0]}", where=str(located), remedy=remedy) from None
+    except Exception as e:
+        told = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise ModelError(f"cannot be loaded: {told}", where=where, remedy=remedy) from None

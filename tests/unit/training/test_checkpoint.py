@@ -118,7 +118,8 @@ def test_optimizer_state_round_trip(make):
 
     step(first, one)
     second.load_state_dict(first.state_dict())
-    optimizers.load_state_tensors(second, two, optimizers.state_tensors(first, one))
+    stored = {name: tensor.clone() for name, tensor in optimizers.state_tensors(first, one).items()}
+    optimizers.load_state_tensors(second, two, stored)
     step(first, one)
     step(second, two)
     assert torch.equal(first.weight, second.weight)

@@ -1,0 +1,166 @@
+"""Which class of an architecture serves a task, and how a trained body gets another head."""
+
+import copy
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from llmtune import console
+from llmtune.errors import ModelError
+from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification
+from llmtune.models.mlp import MlpConfig, MlpForRows
+from llmtune.models.spec import ModelSpec
+
+# Our own architectures by their model_type; all others are those of transformers.
+OWN: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
+    LstmConfig.model_type: (LstmConfig, LstmForSequenceClassification),
+    MlpConfig.model_type: (MlpConfig, MlpForRows),
+}
+
+# What transformers calls its tables of the classes that have a task's head.
+MAPPINGS = {
+    "classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "masked_lm": "MODEL_FOR_MASKED_LM_MAPPING",
+    "causal_lm": "MODEL_FOR_CAUSAL_LM_MAPPING",
+}
+
+
+def class_for(config: PretrainedConfig, task: str) -> type[PreTrainedModel]:
+    """The class of an architecture that has the head for a task.
+
+    Raises:
+        ModelError: the architecture has no such head, or reads in both directions and cannot predict the next token.
+    """
+    found = _with_head(config, "classification" if task == "regression" else task)
+    if found is None:
+        raise ModelError(f"the architecture {config.model_type} cannot do task={task}", remedy="use a model of another architecture")
+    is_encoder = _with_head(config, "masked_lm") is not None and not getattr(config, "is_decoder", False)
+    if task == "causal_lm" and is_encoder:
+        raise ModelError(
+            f"the architecture {config.model_type} reads in both directions and would see the token that it is to predict",
+            remedy="use task=masked_lm, or a causal model such as GPT-2",
+        )
+    return found
+
+
+def class_named(config: PretrainedConfig, name: str | None) -> type[PreTrainedModel]:
+    """The class that a config names as its architecture; its body alone where that has none of our tasks' heads."""
+    if config.model_type in OWN:
+        return OWN[config.model_type][1]
+    import transformers
+
+    known = {cls.__name__: cls for kind in MAPPINGS if (cls := _with_head(config, kind)) is not None}
+    if name in known:
+        return known[name]
+    if type(config) not in transformers.MODEL_MAPPING:
+        raise ModelError(f"the architecture {config.model_type} cannot do any task of llmtune")
+    body = transformers.MODEL_MAPPING[type(config)]
+    return body[0] if isinstance(body, tuple) else body
+
+
+def task_of(model: PreTrainedModel) -> str | None:
+    """The task whose head a model has; None for a body alone."""
+    for kind in MAPPINGS:
+        if type(model) is _with_head(model.config, kind):
+            return "regression" if kind == "classification" and model.config.problem_type == "regression" else kind
+    return None
+
+
+def adapt(model: PreTrainedModel, spec: ModelSpec) -> PreTrainedModel:
+    """The same body for a task: the head stays if task and label names agree, else it is new and told.
+
+    New weights come from torch's global generator.
+
+    Raises:
+        ModelError: the model cannot do the task, or does not fit its tokenizer or its columns.
+    """
+    _check_fit(model, spec)
+    names = tuple(model.config.id2label[i] for i in range(model.config.num_labels))
+    if task_of(model) == spec.task and (spec.task != "classification" or names == spec.label_names):
+        return model
+    cls = class_for(model.config, spec.task)
+    config = copy.deepcopy(model.config)
+    set_labels(config, spec)
+    if config.model_type == MlpConfig.model_type:
+        scales = config.standardize and spec.task == "regression"
+        config.target_mean, config.target_std = (spec.target_mean, spec.target_std) if scales else (0.0, 1.0)
+    with torch.device("meta"), no_init_weights():
+        fresh = cls(config)
+    _take_body(fresh, model.base_model)
+    new = [name for name, p in fresh.named_parameters() if p.is_meta]
+    _materialise(fresh)
+    fresh.tie_weights()
+    console.notice(f"new weights, still to be learned: {_modules(name for name in new if name in dict(fresh.named_parameters()))}")
+    start_at_mean(fresh, spec)
+    return fresh
+
+
+def set_labels(config: PretrainedConfig, spec: ModelSpec) -> None:
+    """Write the task's labels into a config, and the padding token by which causal models find the end of a text."""
+    if spec.task in ("classification", "regression"):
+        config.id2label, config.label2id = spec.labels["id2label"], spec.labels["label2id"]
+        config.problem_type = "regression" if spec.task == "regression" else "single_label_classification"
+    if spec.pad_token_id is not None:
+        config.pad_token_id = spec.pad_token_id
+
+
+def start_at_mean(model: PreTrainedModel, spec: ModelSpec) -> None:
+    """Let a new regression head answer the mean of the targets at first."""
+    if spec.task == "regression" and model.config.model_type != MlpConfig.model_type:  # which scales its answers itself
+        for head in (getattr(model, name, None) for name in ("classifier", "score")):
+            if isinstance(head, nn.Linear) and head.bias is not None:
+                nn.init.constant_(head.bias, spec.target_mean)
+
+
+def _with_head(config: PretrainedConfig, kind: str) -> type[PreTrainedModel] | None:
+    if config.model_type in OWN:
+        return OWN[config.model_type][1] if kind == "classification" else None
+    import transformers
+
+    table = getattr(transformers, MAPPINGS[kind])
+    return table[type(config)] if type(config) in table else None
+
+
+def _check_fit(model: PreTrainedModel, spec: ModelSpec) -> None:
+    if spec.num_features:
+        num_features = getattr(model.config, "num_features", None)
+        if num_features != spec.num_features:
+            wanted = f"{num_features} numeric columns" if num_features else "text"
+            raise ModelError(f"the model reads {wanted}, the data has {spec.num_features} numeric columns")
+        return
+    if model.config.model_type == MlpConfig.model_type:
+        raise ModelError("the model reads numeric columns, the data has text", remedy="name data.feature_columns")
+    num_embeddings = model.get_input_embeddings().num_embeddings
+    if spec.vocab_size > num_embeddings:
+        raise ModelError(f"the tokenizer has {spec.vocab_size:,} entries, the model's embedding {num_embeddings:,}")
+
+
+def _take_body(fresh: PreTrainedModel, body: nn.Module) -> None:
+    """Move a body's modules into a model without weights; one that only the body has, such as a pooler, is left behind."""
+    if fresh.base_model_prefix not in dict(fresh.named_children()):
+        raise ModelError(f"the body of {type(fresh).__name__} cannot be exchanged")
+    place = fresh.base_model
+    trained = dict(body.named_children())
+    for name, _ in list(place.named_children()):
+        if name in trained:
+            setattr(place, name, trained[name])
+    for name, parameter in body.named_parameters(recurse=False):
+        setattr(place, name, parameter)
+    for name, buffer in body.named_buffers(recurse=False):
+        place.register_buffer(name, buffer, persistent=name not in place._non_persistent_buffers_set)
+
+
+def _materialise(model: PreTrainedModel) -> None:
+    """Give every module that has no weights yet its initial ones."""
+    for module in model.modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if any(tensor.is_meta for tensor in own):
+            module.to_empty(device="cpu", recurse=False)
+            model._init_weights(module)
+
+
+def _modules(names) -> str:
+    """Weights by the modules they belong to, in the order of the model."""
+    return ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
