@@ -4,6 +4,7 @@ Progress and errors go to stderr, results to stdout. Where no terminal listens, 
 no wrapping.
 """
 
+import os
 import re
 import sys
 import time
@@ -20,8 +21,13 @@ _open_bars: list[str] = []
 
 
 def notice(text: str) -> None:
-    """One plain line to stderr; above the bar while one is shown."""
-    print(printable(text), file=sys.stderr, flush=True)
+    """One plain line to stderr; above the bar while one is shown. Of several ranks only the first speaks."""
+    if _is_main():
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def printable(text: str) -> str:
@@ -30,8 +36,10 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def progress(description: str, *, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
+def progress(description: str, *, total: int | None, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:
     """Show a long step. Yields `advance(n=1, live="")`: n more units are done; a text in `live` replaces the live line.
+
+    `done` units were done before and count for no rate.
 
     On a terminal: a bar with rate and remaining time. A bar inside another one disappears when it is done.
     Elsewhere: a line every ten seconds and one at the end, the latter not for a short step inside another one.
@@ -39,14 +47,14 @@ def progress(description: str, *, total: int | None, unit: str) -> Iterator[Call
     is_nested = bool(_open_bars)
     _open_bars.append(description)
     try:
-        with (_bar if sys.stderr.isatty() else _lines)(description, total, unit, is_nested) as advance:
+        with (_bar if sys.stderr.isatty() and _is_main() else _lines)(description, total, unit, done, is_nested) as advance:
             yield advance
     finally:
         _open_bars.remove(description)
 
 
 @contextmanager
-def _bar(description: str, total: int | None, unit: str, is_nested: bool) -> Iterator[Callable[..., None]]:
+def _bar(description: str, total: int | None, unit: str, before: int, is_nested: bool) -> Iterator[Callable[..., None]]:
     from rich.console import Group
     from rich.live import Live
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -59,14 +67,14 @@ def _bar(description: str, total: int | None, unit: str, is_nested: bool) -> Ite
         TimeElapsedColumn() if total is None else TimeRemainingColumn(elapsed_when_finished=True),
     ]
     bars = Progress(*columns, auto_refresh=False, expand=True)
-    task = bars.add_task(printable(description), total=total, count="")
+    task = bars.add_task(printable(description), total=total, completed=before, count="")
     live_line = Text(no_wrap=True, overflow="ellipsis", style="dim")
-    started, done = time.monotonic(), 0
+    started, done = time.monotonic(), before
 
     def advance(n: int = 1, live: str = "") -> None:
         nonlocal done
         done += n
-        bars.update(task, completed=done, count=_count(done, total, unit, time.monotonic() - started))
+        bars.update(task, completed=done, count=_count(done, before, total, unit, time.monotonic() - started))
         if live:
             live_line.plain = printable(live)
 
@@ -82,11 +90,11 @@ def _bar(description: str, total: int | None, unit: str, is_nested: bool) -> Ite
 
 
 @contextmanager
-def _lines(description: str, total: int | None, unit: str, is_nested: bool) -> Iterator[Callable[..., None]]:
+def _lines(description: str, total: int | None, unit: str, before: int, is_nested: bool) -> Iterator[Callable[..., None]]:
     started = told = time.monotonic()
-    done, live_text, state = 0, "", "stopped at "
+    done, live_text, state = before, "", "stopped at "
 
-    def tell(now: float, words: str) -> None:
+    def tell(words: str) -> None:
         notice(f"{description}: {words}" + (f" | {live_text}" if live_text else ""))
 
     def advance(n: int = 1, live: str = "") -> None:
@@ -94,8 +102,8 @@ def _lines(description: str, total: int | None, unit: str, is_nested: bool) -> I
         done, live_text, now = done + n, live or live_text, time.monotonic()
         if now - told >= PLAIN_INTERVAL:
             told, elapsed = now, now - started
-            left = f", {_clock((total - done) * elapsed / done)} left" if total and 0 < done <= total else ""
-            tell(now, _count(done, total, unit, elapsed) + left)
+            left = f", {_clock((total - done) * elapsed / (done - before))} left" if total and before < done <= total else ""
+            tell(_count(done, before, total, unit, elapsed) + left)
 
     try:
         yield advance
@@ -103,11 +111,11 @@ def _lines(description: str, total: int | None, unit: str, is_nested: bool) -> I
     finally:
         now = time.monotonic()
         if state or not is_nested or now - started >= PLAIN_INTERVAL:
-            tell(now, f"{state}{_count(done, total, unit, now - started)} in {_clock(now - started)}")
+            tell(f"{state}{_count(done, before, total, unit, now - started)} in {_clock(now - started)}")
 
 
-def _count(done: int, total: int | None, unit: str, elapsed: float) -> str:
-    rate = done / elapsed if elapsed > 0 else 0.0
+def _count(done: int, before: int, total: int | None, unit: str, elapsed: float) -> str:
+    rate = (done - before) / elapsed if elapsed > 0 else 0.0
     speed = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
     return f"{done:,}{f'/{total:,}' if total is not None else ''} {unit}, {speed}/s"
 
@@ -122,6 +130,8 @@ def _clock(seconds: float) -> str:
 
 def result_table(title: str, rows: list[tuple[str, str]]) -> None:
     """The closing table, on stdout."""
+    if not _is_main():
+        return
     rows = [(printable(name), printable(value)) for name, value in rows]
     if not sys.stdout.isatty():
         width = max((len(name) for name, _ in rows), default=0)
@@ -168,7 +178,7 @@ def error_panel(err: LlmtuneError) -> None:
     labelled = [(label, text) for label, text in (("at", err.where), ("try", err.remedy)) if text]
     if not sys.stderr.isatty():
         body = "\n".join([*messages, *(f"{label}: {text}" for label, text in labelled)])
-        notice(f"{title}:\n" + "\n".join(f"  {line}" for line in body.splitlines()))
+        print(printable(f"{title}:\n" + "\n".join(f"  {line}" for line in body.splitlines())), file=sys.stderr, flush=True)
         return
     from rich.panel import Panel
     from rich.table import Table

@@ -50,7 +50,9 @@ def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
 
 
 def tell_metrics(title: str, metrics: dict[str, Any], directory: Path) -> None:
-    rows = [(name, f"{value:.4f}") for name, value in metrics.items() if isinstance(value, float)]
+    from llmtune.commands.runs import metric_rows
+
+    rows = metric_rows(metrics)
     matrix = metrics.get("confusion_matrix")
     if matrix and len(matrix) <= 6:
         rows.append(("confusion matrix", "\n".join("  ".join(f"{n:>6,}" for n in row) for row in matrix)))

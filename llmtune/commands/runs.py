@@ -70,12 +70,23 @@ def tell_result(result: dict[str, Any], run: Path) -> None:
     rows = [("run", str(run)), ("steps", f"{result['steps']} of {result['total_steps']}{' (stopped early)' if result['stopped_early'] else ''}")]
     if result["value"] is not None:
         rows.append(("best checkpoint", f"step {result['best_step']}, validation {result['metric']} {result['value']:.4f}"))
-        rows += [(f"validation {k}", f"{v:.4f}") for k, v in result["metrics"].items() if v is not None and k != result["metric"]]
+        rows += [(f"validation {name}", shown) for name, shown in metric_rows(result["metrics"]) if name != result["metric"]]
     rows.append(("training time", f"{result['train_seconds']:.1f} s"))
     if result["tokens_per_second"]:
         rows.append(("throughput", f"{result['tokens_per_second']:,.0f} tokens/s, {result['padding_share']:.0%} padding, {result['wait_share']:.1%} waiting"))
     rows.append(("weights", str(run / "checkpoints" / "best")))
     console.result_table("trained", rows)
+
+
+def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """The numbers among the metrics; averages of one kind share a row."""
+    rows: dict[str, list[str]] = {}
+    for name, value in metrics.items():
+        if isinstance(value, float):
+            kind, _, average = name.partition("_")
+            averaged = average in ("macro", "micro", "weighted")
+            rows.setdefault(kind if averaged else name, []).append(f"{average} {value:.4f}" if averaged else f"{value:.4f}")
+    return [(name, "  ".join(shown)) for name, shown in rows.items()]
 
 
 def report_result(result: dict[str, Any], run: Path) -> None:

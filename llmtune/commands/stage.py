@@ -1,7 +1,9 @@
 """One training stage from its config to a finished run directory: what train, finetune and run have in common."""
 
+import contextlib
 import json
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,25 +68,23 @@ def prepare_file(file: str, trained: StageConfig, restored: Restored) -> Split:
     return prepared.open_or_build(key, build, cache_dir=cache_dir() / "prepared").splits["test"]
 
 
-def train_stage(config: StageConfig, run: Path) -> dict[str, Any]:
+def train_stage(config: StageConfig, run: Path, ranks: Ranks) -> dict[str, Any]:
     """Train to the end in `run`, whose config.yaml is written; returns what result.json holds."""
     precision.set_up(config.hardware, exact=config.training.exact)
-    with run_dir.Lock(run):
-        ready = prepare_stage(config)
+    with run_dir.Lock(run) if ranks.is_main else contextlib.nullcontext():
+        ready = ranks.main_first(lambda: prepare_stage(config))
         is_transformer = config.model.type not in ("lstm", "mlp")
         compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
-        trainer = _trainer(config, run, ready, compute)
-        return trainer.fit()
+        return _trainer(config, run, ready, compute, ranks).fit()
 
 
-def _trainer(config: StageConfig, run: Path, ready: Prepared, compute: Compute) -> Trainer:
+def _trainer(config: StageConfig, run: Path, ready: Prepared, compute: Compute, ranks: Ranks) -> Trainer:
     task = task_of(ready)
     if config.augment:
         task_text(task).augmenter = augmenters.build(config.augment)
     spec = tasks.model_spec(ready.meta["task"], ready.meta["tokenizer"])
     torch.manual_seed(draw_key(config.seed, "init"))
     model = tuning.apply(build_base(config.model, spec), config.tuning).to(compute.device)
-    ranks = Ranks(compute)
     _tell_size(model, config, compute)
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     return Trainer(
@@ -92,7 +92,7 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, compute: Compute) 
         model=model,
         task=task,
         split=ready.splits["train"],
-        evaluate=_validation(config, ready, model, task, compute),
+        evaluate=_validation(config, ready, model, task, ranks),
         best_metric=best_metric,
         higher_is_better=METRICS[config.task.type][best_metric],
         make_state=_state_maker(config, ready, model),
@@ -113,7 +113,7 @@ def task_text(task: Any) -> Any:
     return task.text if hasattr(task, "text") else task.inputs.text
 
 
-def _validation(config: StageConfig, ready: Prepared, model: Any, task: Any, compute: Compute):
+def _validation(config: StageConfig, ready: Prepared, model: Any, task: Any, ranks: Ranks):
     if "validation" not in ready.splits:
         console.notice("there are no validation rows: the last checkpoint counts as the best")
         return None
@@ -121,11 +121,11 @@ def _validation(config: StageConfig, ready: Prepared, model: Any, task: Any, com
     scoring = precision.choose(config.hardware, precision=config.evaluation.precision, is_transformer=is_transformer)
     known = METRICS[config.task.type]
 
-    def scored() -> dict[str, Any]:
-        found = evaluate(
-            model, task, ready.splits["validation"], batch_size=config.evaluation.batch_size, compute=scoring, seed=config.seed
-        )
-        return {name: value for name, value in found.metrics.items() if name in known}
+    how = {"batch_size": config.evaluation.batch_size, "compute": scoring, "seed": config.seed, "ranks": ranks}
+
+    def scored(is_stopping: Callable[[], bool]) -> dict[str, Any] | None:
+        found = evaluate(model, task, ready.splits["validation"], is_stopping=is_stopping, **how)
+        return found and {name: value for name, value in found.metrics.items() if name in known}
 
     return scored
 

@@ -29,7 +29,7 @@ from llmtune.config.origins import Origins
 from llmtune.config.schema import VERB_CONFIGS
 from llmtune.config.sections.base import Section
 from llmtune.config.shipped import primary_config, shipped
-from llmtune.config.stages import complete_finetune, for_finetune
+from llmtune.config.stages import FREE_MAPPINGS, complete_finetune, for_finetune
 from llmtune.config.store import Library
 from llmtune.errors import ConfigError
 
@@ -55,6 +55,8 @@ class _Request:
     deletes: list[str]
     choices: dict[str, list[str]]  # group -> options named on the command line
     problems: list[str]
+    replaced: dict[str, list[str]]  # mapping whose keys are the user's own -> its keys on the command line
+    late: dict[str, Any]  # values of keys that share their name with a group of another verb: Hydra takes them for it
 
 
 def compose(verb: str, args: Sequence[str], *, config_dir: Path | None = None) -> Composed:
@@ -78,7 +80,10 @@ def compose(verb: str, args: Sequence[str], *, config_dir: Path | None = None) -
         problems += [] if problems else e.problems
     if not tree:
         raise ConfigError(problems)
-    problems += [p for key in request.deletes for p in _delete(tree, key)]
+    for key, names in request.replaced.items():
+        _keep_only(tree, key, names)
+    tree |= request.late
+    problems += [p for key in request.deletes for p in _delete(tree, key, library)]
     tree = _without_unset(tree)
     if verb == "finetune":
         tree = for_finetune(tree, {key: _value_at(tree, key) for key in request.values}, library)
@@ -211,7 +216,8 @@ def _sweep_values(override: Override) -> list[str]:
 
 def _read(args: Sequence[str], library: Library) -> _Request:
     """Sort the words of the command line. Value overrides become ++key=value: pydantic judges every key, not Hydra the first."""
-    request = _Request([], {}, [], {}, [])
+    request = _Request([], {}, [], {}, [], {}, {})
+    plain_keys = set(VERB_CONFIGS[library.verb].model_fields) - library.verb_groups
     for arg in args:
         override, problem = _parse(arg)
         if problem:
@@ -226,6 +232,8 @@ def _read(args: Sequence[str], library: Library) -> _Request:
             request.problems.append(f"{key}: may not be set: Hydra's own nodes can run code")
         elif override.is_delete():
             request.deletes.append(key)
+        elif key in library.groups and key in plain_keys:
+            request.values[key], request.late[key] = arg, override.value()
         elif key == "recipe" or key in library.groups:
             names = _names(override)
             request.problems.extend(library.choose(key, names, of_verb=key == "recipe" or key in library.verb_groups))
@@ -235,6 +243,8 @@ def _read(args: Sequence[str], library: Library) -> _Request:
                 request.hydra.append(("+" if key == "recipe" else "") + bare)
         else:
             request.values[key] = arg
+            if key.split(".")[-1] in FREE_MAPPINGS and isinstance(override.value(), dict):
+                request.replaced[key] = [str(name) for name in override.value()]
             request.hydra.append("++" + bare)
     return request
 
@@ -296,15 +306,22 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _delete(tree: dict, key: str) -> list[str]:
+def _keep_only(tree: dict, key: str, names: list[str]) -> None:
+    """Hydra merges mappings; those whose keys are the user's own are replaced."""
+    *parents, last = key.split(".")
+    node = _value_at(tree, ".".join(parents)) if parents else tree
+    if isinstance(node, dict) and isinstance(node.get(last), dict):
+        node[last] = {name: value for name, value in node[last].items() if name in names}
+
+
+def _delete(tree: dict, key: str, library: Library) -> list[str]:
+    """Leave out an entry, or what a recipe set: a key that every section of its kind has gets its packaged value back."""
     *parents, last = key.replace("/", ".").split(".")
-    node: Any = tree
-    for part in parents:
-        node = node.get(part) if isinstance(node, dict) else None
+    node = _value_at(tree, ".".join(parents)) if parents else tree
     if not isinstance(node, dict) or last not in node:
         known = node if isinstance(node, dict) else tree
         return [f"~{key}: there is nothing to leave out; {suggestion(last, known)}"]
-    del node[last]
+    library.restore(tree, (*parents, last), unset=None)
     return []
 
 
@@ -321,7 +338,7 @@ def _hidden_contradictions(tree: dict, errors: list[dict], verb: str, library: L
         return []
     mended = json.loads(json.dumps(tree))
     for error in errors:
-        library.mend(mended, real_path(error, tree))
+        library.restore(mended, real_path(error, tree), unset="unset")
     try:
         decode(mended, VERB_CONFIGS[verb])
     except ValidationError as e:

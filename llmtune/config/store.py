@@ -12,6 +12,7 @@ from llmtune.config.shipped import primary_config, shipped
 from llmtune.config.yaml_source import YamlFile, read_yaml
 from llmtune.errors import ConfigError
 
+ABSENT = object()
 OVERRIDE_ENTRY = re.compile(r"^(override\s+)?/?([a-z_/]+)$")
 
 
@@ -114,11 +115,11 @@ class Library:
         file = shipped("configs") / group / "default.yaml"
         return dict(read_yaml(file).tree) if file.is_file() else {}
 
-    def mend(self, tree: dict, path: tuple[str, ...]) -> None:
-        """Put the packaged value in the place of a faulty one, or leave it out where there is none."""
+    def packaged_value(self, tree: dict, path: tuple[str, ...]) -> Any:
+        """What the packaged config has at a key path of a composed tree; `ABSENT` where it has no such key."""
         *parents, last = path
         node: Any = tree
-        section: dict = {}
+        section: dict = {} if parents else self.primary.tree
         for i, part in enumerate(parents):
             node = node.get(part) if isinstance(node, dict) else None
             if isinstance(node, dict) and "type" in node:
@@ -126,15 +127,29 @@ class Library:
                 section = self.option_of_type(group, node["type"])
             elif i == 0 and isinstance(node, dict):
                 section = self.only_option(part)
+        return section.get(last, ABSENT)
+
+    def restore(self, tree: dict, path: tuple[str, ...], *, unset: str | None) -> None:
+        """Put the packaged value in the place of another, or leave it out where there is none.
+
+        Args:
+            tree: the composed config, changed in place.
+            path: of the key.
+            unset: stands in for a mandatory value; None: the key is left out.
+        """
+        *parents, last = path
+        node: Any = tree
+        for part in parents:
+            node = node.get(part) if isinstance(node, dict) else None
         if not isinstance(node, dict):
             return
-        default = section.get(last) if parents else self.primary.tree.get(last)
-        if default == "???":
-            node[last] = "unset"
-        elif default is not None:
-            node[last] = default
-        else:
+        value = self.packaged_value(tree, path)
+        if value == "???":
+            value = ABSENT if unset is None else unset
+        if value is ABSENT:
             node.pop(last, None)
+        else:
+            node[last] = value
 
     def _add_user_options(self, folder: Path) -> None:
         if not folder.is_dir():

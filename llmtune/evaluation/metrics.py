@@ -1,9 +1,168 @@
-"""interim"""
+"""How right the predictions of a split are. Imports `evaluate`, which takes seconds: import it when evaluation starts.
+
+N: examples, C: classes.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import evaluate
 import numpy as np
-def compute(task_type,*,outputs,loss_sums,weights,label_names):
-    m={"loss":float(loss_sums.sum()/weights.sum())}
-    if task_type=="classification": m["accuracy"]=float((outputs["prediction"]==outputs["reference"]).mean()); m["confusion_matrix"]=[[0]]
-    if task_type=="regression": m["mse"]=m["loss"]
-    if task_type=="causal_lm": m["perplexity"]=float(np.exp(m["loss"]))
-    if task_type=="masked_lm": m["perplexity"]=float(np.exp(m["loss"])); m["accuracy"]=float(outputs["num_correct"].sum()/weights.sum())
-    return m
+from datasets import Features, Value
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from llmtune.config.schema import METRICS
+
+AVERAGES = ("macro", "micro", "weighted")
+
+
+def compute(
+    task_type: str,
+    *,
+    outputs: dict[str, np.ndarray],
+    loss_sums: np.ndarray,
+    weights: np.ndarray,
+    label_names: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The metrics of a task, JSON-ready; one that is undefined for these rows, or not finite, is None.
+
+    Args:
+        task_type: a key of `METRICS`, whose metrics come first in the result.
+        outputs: what the task's `score` puts out, one entry for each example.
+        loss_sums: each example's loss summed over its targets, float64 [N].
+        weights: each example's number of targets, float64 [N].
+        label_names: of a classification, in the order of the class ids. Its result also holds `per_class` (precision,
+            recall, f1 and support by name) and `confusion_matrix` (rows are references, columns predictions).
+    """
+    found = MeanLoss(keep_in_memory=True).compute(loss_sums=loss_sums, weights=weights)
+    match task_type:
+        case "classification":
+            pairs = {"predictions": outputs["prediction"], "references": outputs["reference"]}
+            found |= Classification(keep_in_memory=True).compute(**pairs, label_names=label_names)
+        case "regression":
+            found |= Regression(keep_in_memory=True).compute(predictions=outputs["prediction"], references=outputs["reference"])
+        case "masked_lm":
+            found |= TokenAccuracy(keep_in_memory=True).compute(num_correct=outputs["num_correct"], weights=weights)
+    return {name: found[name] for name in (*METRICS[task_type], "per_class", "confusion_matrix") if name in found}
+
+
+class Metric(evaluate.Metric):
+    """A metric of ours: `columns` are what it is computed from, with their dtypes, and `score` computes it."""
+
+    columns: dict[str, str]
+    score: Callable[..., dict[str, Any]]
+
+    def _compute(self, **given: Any) -> dict[str, Any]:
+        # The columns come as lists: in numpy format, datasets would round them to float32.
+        arrays = {name: np.asarray(given[name], dtype) for name, dtype in self.columns.items()}
+        return self.score(**{**given, **arrays})
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = Features({name: Value(dtype) for name, dtype in self.columns.items()})
+        return evaluate.MetricInfo(description=self.__doc__, citation="", inputs_description="", features=features)
+
+    def _build_data_dir(self) -> str:
+        # evaluate would make a folder in the user's cache even for what it keeps in memory.
+        return ""
+
+
+class MeanLoss(Metric):
+    """Loss of the mean target, and its exponential."""
+
+    columns = {"loss_sums": "float64", "weights": "float64"}
+
+    def score(self, loss_sums: np.ndarray, weights: np.ndarray) -> dict[str, float | None]:
+        loss = _ratio(loss_sums.sum(), weights.sum())
+        with np.errstate(over="ignore"):
+            perplexity = _finite(np.exp(loss)) if loss is not None else None
+        return {"loss": loss, "perplexity": perplexity}
+
+
+class TokenAccuracy(Metric):
+    """Share of the predicted tokens that are right."""
+
+    columns = {"num_correct": "int64", "weights": "float64"}
+
+    def score(self, num_correct: np.ndarray, weights: np.ndarray) -> dict[str, float | None]:
+        return {"accuracy": _ratio(num_correct.sum(), weights.sum())}
+
+
+class Classification(Metric):
+    """Accuracy, precision, recall and F1 of each class and averaged, Matthews' correlation, confusion matrix.
+
+    As in scikit-learn, precision of a class that is never predicted and recall of a class without rows count as 0, and
+    averages are over the classes that occur as reference or prediction; of the others nothing can be said (None).
+    """
+
+    columns = {"predictions": "int64", "references": "int64"}
+
+    def score(self, predictions: np.ndarray, references: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
+        occurring = np.union1d(references, predictions)
+        with warnings.catch_warnings():
+            # scikit-learn wonders about splits with one class, and about those with hardly fewer classes than rows.
+            warnings.simplefilter("ignore", UserWarning)
+            found: dict[str, Any] = {
+                "accuracy": float(sklearn_metrics.accuracy_score(references, predictions)),
+                "mcc": float(sklearn_metrics.matthews_corrcoef(references, predictions)),
+            }
+            for average in AVERAGES:
+                precision, recall, f1, _ = _scores(references, predictions, average=average)
+                named = {"precision": precision, "recall": recall, "f1": f1}
+                found |= {f"{name}_{average}": float(score) for name, score in named.items()}
+            each = _scores(references, predictions, average=None, labels=occurring)
+            matrix_CC = sklearn_metrics.confusion_matrix(references, predictions, labels=np.arange(len(label_names)))
+        nothing = {"precision": None, "recall": None, "f1": None, "support": 0}
+        found["per_class"] = {name: dict(nothing) for name in label_names}
+        for label, precision, recall, f1, support in zip(occurring, *each, strict=True):
+            found["per_class"][label_names[label]] = {
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "support": int(support),
+            }
+        return {**found, "confusion_matrix": matrix_CC.tolist()}
+
+
+class Regression(Metric):
+    """Mean squared and mean absolute error, R², and the correlations of Pearson and Spearman."""
+
+    columns = {"predictions": "float64", "references": "float64"}
+
+    def score(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float | None]:
+        if not np.isfinite(predictions).all():
+            return dict.fromkeys(("mse", "mae", "r2", "pearson", "spearman"))
+        return {
+            "mse": float(sklearn_metrics.mean_squared_error(references, predictions)),
+            "mae": float(sklearn_metrics.mean_absolute_error(references, predictions)),
+            "r2": float(sklearn_metrics.r2_score(references, predictions)) if np.ptp(references) > 0 else None,
+            "pearson": _correlation(stats.pearsonr, predictions, references),
+            "spearman": _correlation(stats.spearmanr, predictions, references),
+        }
+
+
+def _scores(references: np.ndarray, predictions: np.ndarray, **how: Any) -> tuple:
+    return sklearn_metrics.precision_recall_fscore_support(references, predictions, zero_division=0, **how)
+
+
+def _correlation(of: Any, predictions: np.ndarray, references: np.ndarray) -> float | None:
+    """None where one side is constant, or so nearly that rounding decides."""
+    if len(predictions) < 2:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", stats.DegenerateDataWarning)
+        try:
+            return _finite(of(predictions, references).statistic)
+        except stats.DegenerateDataWarning:
+            return None
+
+
+def _ratio(total: float, count: float) -> float | None:
+    return _finite(total / count) if count else None
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no NaN and no infinity."""
+    return float(value) if math.isfinite(value) else None

@@ -8,13 +8,16 @@ import torch
 from torch import nn
 
 from llmtune.errors import DataError
+from llmtune.evaluation.predictions import rounded
 from llmtune.tasks.base import Draw, Task
 from llmtune.training.precision import Compute
 
 NUM_FILLERS = 5  # candidates told for each masked position
 
 
-def predict(model: nn.Module, task: Task, columns: dict[str, Sequence], *, compute: Compute, max_new_tokens: int) -> Iterator[dict[str, Any]]:
+def predict(
+    model: nn.Module, task: Task, columns: dict[str, Sequence], *, compute: Compute, max_new_tokens: int
+) -> Iterator[dict[str, Any]]:
     """One JSON-ready object for each row.
 
     Args:
@@ -43,7 +46,7 @@ def _answered(model: nn.Module, task: Task, columns: dict[str, Sequence], comput
     for i in range(num_rows):
         row = {name: _plain(columns[name][i]) for name in columns}
         if task.type == "regression":
-            yield {**row, "value": float(outputs["prediction"][i])}
+            yield {**row, "value": rounded(float(outputs["prediction"][i]))}
         else:
             shares = outputs["probabilities"][i]
             label = int(outputs["prediction"][i])

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder: metrics.json, predictions.jsonl, report.html."""
+"""What an evaluation leaves in its folder: predictions.jsonl, report.html, metrics.json."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,12 @@ import numpy as np
 from llmtune.data.prepared import Split
 from llmtune.evaluation import predictions, report
 from llmtune.evaluation.evaluate import Evaluation
+from llmtune.evaluation.plots import thin
+from llmtune.evaluation.report import Example, Scatter
 from llmtune.tasks.base import Task
 from llmtune.training.checkpoint import write_json
 
-MOST_MISTAKES = 50
-MOST_POINTS = 2000
+MOST_MISTAKES = 30
 
 
 def write_evaluation(
@@ -21,40 +22,71 @@ def write_evaluation(
 ) -> None:
     """Write all three; metrics.json comes last and says that the evaluation is complete."""
     directory.mkdir(parents=True, exist_ok=True)
-    names = task.describe().get("label_names", ())
-    outputs = {**found.scores.outputs, "loss": found.scores.loss_sums}
-    rows = (split.row(i) for i in range(split.num_rows))
-    predictions.write(directory / "predictions.jsonl", task_type=task.type, outputs=outputs, rows=rows, label_names=names)
-    scatter = None
-    if task.type == "regression":
-        scatter = (outputs["reference"][:MOST_POINTS].tolist(), outputs["prediction"][:MOST_POINTS].tolist())
-    history = [json.loads(line) for line in history_file.read_text(encoding="utf-8").splitlines()] if history_file.is_file() else []
+    description = task.describe()
+    outputs = {**found.scores.outputs, "loss": found.scores.loss_sums, "num_targets": found.scores.weights}
+    predictions.write(
+        directory / "predictions.jsonl",
+        task_type=task.type,
+        outputs=outputs,
+        rows=(split.row(i) for i in range(split.num_rows)),
+        label_names=description.get("label_names", ()),
+    )
     report.write(
         directory / "report.html",
-        title=f"{task.type} on {directory.name}",
+        title=f"{task.type.replace('_', ' ')} on {directory.name}",
         facts=facts,
         metrics=found.metrics,
-        history=history,
-        mistakes=_worst_mistakes(outputs, split, names) if task.type == "classification" else [],
-        scatter=scatter,
+        history=_history(history_file),
+        examples=_worst(outputs, split, description),
+        scatter=_scatter(outputs, split, description) if task.type == "regression" else None,
     )
     write_json(directory / "metrics.json", found.metrics)
 
 
-def _worst_mistakes(outputs: dict[str, np.ndarray], split: Split, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The wrong predictions that the model was surest of."""
-    wrong = np.flatnonzero(outputs["prediction"] != outputs["reference"])
-    sureness = outputs["probabilities"][wrong, outputs["prediction"][wrong]]
-    mistakes = []
-    for i in wrong[np.argsort(-sureness, kind="stable")][:MOST_MISTAKES]:
-        row = split.row(int(i))
-        text = " | ".join(row[k] for k in ("text", "text_pair") if k in row) or f"row {i}"
-        mistakes.append(
-            {
-                "text": text,
-                "reference": names[outputs["reference"][i]],
-                "prediction": names[outputs["prediction"][i]],
-                "probability": float(outputs["probabilities"][i, outputs["prediction"][i]]),
-            }
-        )
-    return mistakes
+def _history(file: Path) -> list[dict[str, Any]]:
+    """All whole lines; a kill can leave half a line at the end."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def _worst(outputs: dict[str, np.ndarray], split: Split, description: dict[str, Any]) -> list[Example]:
+    """The wrong predictions that a classifier was surest of, or the largest errors of a regression."""
+    match description["type"]:
+        case "classification":
+            names, predicted_N = description["label_names"], outputs["prediction"]
+            wrong = np.flatnonzero(predicted_N != outputs["reference"])
+            sureness = outputs["probabilities"][wrong, predicted_N[wrong]]
+            return [
+                Example(_texts(split, i, description), names[outputs["reference"][i]], names[predicted_N[i]], f"{share:.1%}")
+                for i, share in _largest(wrong, sureness)
+            ]
+        case "regression":
+            references_N, predicted_N = outputs["reference"], outputs["prediction"]
+            errors_N = np.abs(predicted_N - references_N)
+            wrong = np.flatnonzero(errors_N > 0)
+            return [
+                Example(_texts(split, i, description), f"{references_N[i]:,.6g}", f"{predicted_N[i]:,.6g}", f"{error:,.6g}")
+                for i, error in _largest(wrong, errors_N[wrong])
+            ]
+    return []
+
+
+def _largest(rows: np.ndarray, values: np.ndarray) -> list[tuple[int, float]]:
+    order = np.argsort(-values, kind="stable")[:MOST_MISTAKES]
+    return list(zip(rows[order].tolist(), values[order].tolist(), strict=True))
+
+
+def _texts(split: Split, index: int, description: dict[str, Any]) -> tuple[str, ...]:
+    row = split.row(index)
+    if "feature_names" in description:
+        return (", ".join(f"{name} = {v:.5g}" for name, v in zip(description["feature_names"], row["features"], strict=True)),)
+    return tuple(row[name] for name in ("text", "text_pair") if name in row)
+
+
+def _scatter(outputs: dict[str, np.ndarray], split: Split, description: dict[str, Any]) -> Scatter:
+    rows = thin(range(split.num_rows), report.MOST_DOTS)
+    references, predicted = (outputs[name][rows].tolist() for name in ("reference", "prediction"))
+    names = description.get("feature_names", ())
+    if len(names) != 1:
+        return Scatter(references, predicted)
+    return Scatter(references, predicted, [float(row["features"][0]) for row in split.rows(rows)], names[0])

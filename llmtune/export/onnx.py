@@ -46,9 +46,9 @@ def write(bundle: Bundle, directory: Path, *, opset: int) -> None:
     axes["logits"] = {0: "batch", 1: "length"} if is_token_level else {0: "batch"}
     try:
         with _quiet(), torch.inference_mode():
-            # The tracing exporter: the newer one fails on packed sequences.
+            # The tracing exporter: the newer one (dynamo=True) fails on nn.LSTM with a dynamic length.
             torch.onnx.export(
-                _Logits(bundle.model, names),
+                _Logits(bundle.model, names).eval(),  # else the exporter leaves the model in training mode
                 tuple(example.values()),
                 directory / "model.onnx",
                 input_names=names,

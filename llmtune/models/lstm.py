@@ -96,7 +96,7 @@ class LstmEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One vector for each text, [B, H] or [B, 2H], for token ids and mask [B, L]."""
         lengths_B1 = attention_mask.sum(-1, keepdim=True)
-        reversal_BL = _reversal(lengths_B1, input_ids.shape[1])
+        reversal_BL = lengths_B1 - attention_mask.cumsum(-1)  # reads each text backwards; padding reads anything
         states_BLE = self.embedding(input_ids)
         for i, layer in enumerate(self.forward_layers):
             if i and self.config.bidirectional:
@@ -129,12 +129,6 @@ class LstmEncoder(nn.Module):
 
 def _layers(widths: list[int], hidden_size: int) -> nn.ModuleList:
     return nn.ModuleList(nn.LSTM(width, hidden_size, batch_first=True) for width in widths)
-
-
-def _reversal(lengths_B1: Tensor, num_positions: int) -> Tensor:
-    """Positions [B, L] that read each row backwards; padding stays where it is."""
-    positions_1L = torch.arange(num_positions, device=lengths_B1.device).unsqueeze(0)
-    return torch.where(positions_1L < lengths_B1, lengths_B1 - 1 - positions_1L, positions_1L)
 
 
 def _reordered(states_BLE: Tensor, order_BL: Tensor) -> Tensor:

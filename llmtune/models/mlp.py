@@ -60,11 +60,8 @@ class MlpForRows(PreTrainedModel):
         return SequenceClassifierOutput(logits=logits_BC * (self.config.target_std or 1.0) + self.config.target_mean)
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            is_bounded = self.config.activation in ("tanh", "sigmoid") or module is self.classifier
-            # Glorot and Bengio 2010 for activations with two plateaus, He et al. 2015 for those with one.
-            (nn.init.xavier_uniform_ if is_bounded else nn.init.kaiming_uniform_)(module.weight)
-            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear) and not getattr(module.weight, "_is_hf_initialized", False):
+            module.reset_parameters()  # random biases spread the bends of the activations over the inputs
         elif isinstance(module, MlpBody):
             module.set_scales(self.config)
 

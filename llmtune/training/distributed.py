@@ -2,27 +2,32 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from llmtune.training.precision import Compute
+from llmtune.config.sections.training import HardwareConfig
 
 
 class Ranks:
-    """The processes of a run. Under `accelerate launch` or torchrun there are several, else this one alone."""
+    """The processes of a run. Under `accelerate launch` or torchrun there are several, else this one alone.
 
-    def __init__(self, compute: Compute):
+    Every method but `is_main` and `prepare` is a meeting point: all ranks have to call it, in the same order.
+    """
+
+    def __init__(self, hardware: HardwareConfig):
         self.rank, self.size = 0, 1
-        self._device = compute.device
         self._accelerator: Any = None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             # accelerate costs import time that a single process does not need.
             from accelerate import Accelerator
 
-            self._accelerator = Accelerator(cpu=compute.device.type == "cpu", gradient_accumulation_steps=1)
+            on_cpu = hardware.device == "cpu" or not torch.cuda.is_available()
+            self._accelerator = Accelerator(cpu=on_cpu, gradient_accumulation_steps=1)
             self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
 
     @property
@@ -40,25 +45,48 @@ class Ranks:
         return self._accelerator.no_sync(model)
 
     def sum(self, value: float) -> float:
-        return value if self._accelerator is None else self.sums([value])[0]
+        return self.sums([value])[0]
 
     def sums(self, values: list) -> list:
         """Each value summed over all ranks."""
         if self._accelerator is None:
             return values
-        total = torch.tensor(values, dtype=torch.float64, device=self._device)
         kind = type(values[0])
-        return [kind(v) for v in self._accelerator.reduce(total, reduction="sum").tolist()]
+        return [kind(v) for v in self.sum_array(np.array(values, dtype=np.float64))]
 
-    def broadcast(self, value: Any) -> Any:
-        """The main process's JSON-like value, on every rank."""
+    def sum_array(self, array: np.ndarray) -> np.ndarray:
+        """An array summed over all ranks, in its own type. Exact where all ranks but one hold zeros."""
+        if self._accelerator is None:
+            return array
+        total = torch.from_numpy(np.ascontiguousarray(array)).to(self._accelerator.device)
+        torch.distributed.all_reduce(total)
+        return total.cpu().numpy()
+
+    def largest(self, value: int) -> int:
         if self._accelerator is None:
             return value
+        total = torch.tensor(value, device=self._accelerator.device)
+        torch.distributed.all_reduce(total, torch.distributed.ReduceOp.MAX)
+        return int(total)
+
+    def from_main(self, make: Callable[[], Any]) -> Any:
+        """What `make` gives on the main rank, on every rank: something like JSON."""
+        if self._accelerator is None:
+            return make()
         from accelerate.utils import broadcast_object_list
 
-        box = [value]
+        box = [make() if self.is_main else None]
         broadcast_object_list(box)
         return box[0]
+
+    def main_first(self, make: Callable[[], Any]) -> Any:
+        """What `make` gives here, after the main rank is done with it: the others find what it has left on the disk."""
+        if not self.is_main:
+            self.wait()
+        made = make()
+        if self.is_main:
+            self.wait()
+        return made
 
     def wait(self) -> None:
         if self._accelerator is not None:

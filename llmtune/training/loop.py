@@ -61,7 +61,8 @@ def train_steps(
     """Run one optimizer step for each window of micro-batches.
 
     Dropout is keyed by (seed, step, micro-batch, rank), so that a resumed run needs its step counter alone.
-    `is_stopping` is asked between micro-batches; a window that it interrupts is dropped.
+    `is_stopping` is asked between micro-batches; a window that it interrupts is dropped. Several ranks are not asked, since
+    they have to stop together: the consumer sees to that between two steps.
 
     Raises:
         DivergedError: a loss or gradient is not finite; the weights are those of the step before.
@@ -76,7 +77,7 @@ def train_steps(
         model.train()
         loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
         for micro, batch in enumerate(window.batches):
-            if is_stopping():
+            if ranks.size == 1 and is_stopping():
                 return
             torch.manual_seed(draw_key(seed, "dropout", step, micro, ranks.rank))
             with compute.autocast(), ranks.no_sync(model, until_last=micro < len(window.batches) - 1):

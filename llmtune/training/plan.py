@@ -52,21 +52,33 @@ class TrainPlan:
             raise DataError("there are no train rows")
         self._lengths_N, self._seed = lengths_N, seed
         self._rule = BatchRule(training.batch_size, training.max_tokens_per_batch, training.group_by_length)
-        self._epochs: dict[int, list[np.ndarray]] = {}
+        self._epochs: dict[int, list[np.ndarray]] = {}  # the last one that was planned
+        self._sizes: dict[int, int] = {}  # steps of each epoch
         self.total_steps = self._count(training)
 
     def steps(self, start: int) -> Iterator[PlannedStep]:
         """The steps from `start` (from 0) to the end of the run."""
-        first = epoch = 0
+        epoch, first = self._locate(start)
         while first < self.total_steps:
             num_steps = self._num_steps(epoch)
-            if first + num_steps > start:
-                batches = self._epoch(epoch)
-                for i in range(max(0, start - first), num_steps):
-                    if first + i >= self.total_steps:
-                        return
-                    yield PlannedStep(first + i, epoch, i == num_steps - 1, batches[i])
+            batches = self._epoch(epoch)
+            for i in range(max(0, start - first), min(num_steps, self.total_steps - first)):
+                yield PlannedStep(first + i, epoch, i == num_steps - 1, batches[i])
             first, epoch = first + num_steps, epoch + 1
+
+    def epochs_done(self, steps: int) -> tuple[int, bool]:
+        """Epochs that are complete after a number of steps, and whether the last step ended one."""
+        epoch, first = self._locate(steps)
+        return epoch, first == steps > 0
+
+    def _locate(self, step: int) -> tuple[int, int]:
+        """The epoch that a step belongs to, and the first step of that epoch. Nothing is planned but for a token budget."""
+        if self._rule.max_tokens is None:
+            return step // self._num_steps(0), step - step % self._num_steps(0)
+        epoch = first = 0
+        while first + self._num_steps(epoch) <= step:
+            first, epoch = first + self._num_steps(epoch), epoch + 1
+        return epoch, first
 
     def num_positions(self) -> int:
         """Positions of the first epoch, padding included."""
@@ -84,7 +96,9 @@ class TrainPlan:
     def _num_steps(self, epoch: int) -> int:
         if self._rule.max_tokens is None:
             return -(-len(self._lengths_N) // self._rule.batch_size)
-        return len(self._epoch(epoch))
+        if epoch not in self._sizes:
+            self._sizes[epoch] = len(self._epoch(epoch))
+        return self._sizes[epoch]
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         if epoch not in self._epochs:

@@ -12,29 +12,35 @@ class RunLog:
     Args:
         path: of the file.
         until_step: events of later steps are cut off: a resumed run writes them anew. None keeps everything.
+        is_writer: whether this process writes the file; the others only remember.
     """
 
-    def __init__(self, path: Path, *, until_step: int | None = None):
-        self._path = path
+    def __init__(self, path: Path, *, until_step: int | None = None, is_writer: bool = True):
         self.events = [e for e in _read(path) if until_step is None or e["step"] <= until_step]
+        self._file: TextIO | None = None
+        if not is_writer:
+            return
         if until_step is not None:
             temporary = path.with_suffix(".tmp")
             temporary.write_text("".join(_line(e) for e in self.events), encoding="utf-8")
             temporary.replace(path)
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, event: str, *, step: int, **facts: Any) -> None:
         entry = {"event": event, "step": step, **facts}
         self.events.append(entry)
-        self._file.write(_line(entry))
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(_line(entry))
+            self._file.flush()
 
     def sync(self) -> None:
         """Before a checkpoint of the same step is written."""
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def evaluations(self) -> list[dict[str, Any]]:
         return [e for e in self.events if e["event"] == "evaluation"]

@@ -37,7 +37,7 @@ class Trainer:
         model: opened for tuning, on its device.
         task: of the rows.
         split: the train rows.
-        evaluate: scores the model on the validation rows; None if there are none.
+        evaluate: scores the model on the validation rows, None if the function that it is given says to stop; or there are none.
         best_metric, higher_is_better: decide which checkpoint is the best.
         make_state: the checkpoint's content but for optimizer, trainer and fingerprint.
         fingerprint: must be equal for a resume.
@@ -49,7 +49,7 @@ class Trainer:
     model: nn.Module
     task: Task
     split: Split
-    evaluate: Callable[[], dict[str, Any]] | None
+    evaluate: Callable[[Callable[[], bool]], dict[str, Any] | None] | None
     best_metric: str
     higher_is_better: bool
     make_state: Callable[..., State]
@@ -76,28 +76,27 @@ class Trainer:
             DivergedError: a loss or gradient is not finite.
             CheckpointError: there are checkpoints, and none is good or they belong to another run.
         """
-        start = self._resume()
-        self.log = RunLog(self.run / "metrics.jsonl", until_step=start)
+        start = last = self._resume()
+        self.log = RunLog(self.run / "metrics.jsonl", until_step=start, is_writer=self.ranks.is_main)
         with contextlib.closing(self.log), StopRequest() as stop:
-            if start and self._is_evaluation_due(start) and not any(e["step"] == start for e in self.log.evaluations()):
-                self._evaluate(start, epoch=0.0)
-            last = start
-            with console.progress("training", total=self.plan.total_steps, unit="steps") as advance:
-                advance(start, "")
-                steps = iter(()) if self._is_over(start) else self._steps(start, stop)
-                for result in steps:
+            if start and self._is_evaluation_missing(start):
+                self._evaluate(start, stop)
+            with console.progress("training", total=self.plan.total_steps, unit="steps", done=start) as advance:
+                for result in iter(()) if self._is_over(start) else self._steps(start, stop):
                     last = result.step
                     self._note(result)
                     advance(1, self._live_line(result))
-                    if stop():
+                    if self.ranks.largest(stop.exit_code or 0) or self._after_step(result, stop):
                         break
-                    if self._after_step(result):
-                        break
-            if stop() and not self._is_over(last):
+            exit_code = self.ranks.largest(stop.exit_code or 0)
+            if exit_code and (not self._is_over(last) or self._is_evaluation_missing(last)):
                 if last > start or not checkpoint.steps(self.checkpoints):
                     self._save(last)
-                command = "run the same command again to resume"
-                raise Interrupted(f"stopped after step {last} of {self.plan.total_steps}; everything is saved", exit_code=stop.exit_code, remedy=command)
+                raise Interrupted(
+                    f"stopped after step {last} of {self.plan.total_steps}; everything is saved",
+                    exit_code=exit_code,
+                    remedy="run the same command again to resume",
+                )
             result = self._result(last)
             if self.ranks.is_main:
                 run_dir.finish(self.run, result)
@@ -150,29 +149,30 @@ class Trainer:
             checkpoint.write_json(self.run / "diverged.json", {"message": e.message, "where": e.where})
             raise
 
-    def _after_step(self, result: StepResult) -> bool:
+    def _after_step(self, result: StepResult, stop: StopRequest) -> bool:
         """Log, save and evaluate as far as they are due. Returns whether training ends here."""
         step = result.step
         is_last = step == self.plan.total_steps
         if step % self.training.log_every == 0 or is_last or step == 1:
             self._log_step(result)
-        is_due = self._is_evaluation_due(step, ends_epoch=result.ends_epoch)
+        is_due = self._is_evaluation_due(step)
         if is_due or is_last or (self.training.save_every and step % self.training.save_every == 0):
             self._save(step)
-        if is_due and self.evaluate is not None:
-            self._evaluate(step, epoch=result.epoch + (1.0 if result.ends_epoch else 0.0))
+        if is_due:
+            self._evaluate(step, stop)
         return self._is_over(step)
 
-    def _is_evaluation_due(self, step: int, *, ends_epoch: bool | None = None) -> bool:
+    def _is_evaluation_due(self, step: int) -> bool:
         if self.evaluate is None:
             return False
         if step == self.plan.total_steps:
             return True
         if self.training.eval_every is not None:
             return step % self.training.eval_every == 0
-        if ends_epoch is None:  # after a resume: the plan knows
-            ends_epoch = next(self.plan.steps(step - 1)).ends_epoch
-        return ends_epoch
+        return self.plan.epochs_done(step)[1]
+
+    def _is_evaluation_missing(self, step: int) -> bool:
+        return self._is_evaluation_due(step) and not any(e["step"] == step for e in self.log.evaluations())
 
     def _is_over(self, step: int) -> bool:
         """Whether the run is complete at this step: no steps are left, or patience is at its end."""
@@ -181,9 +181,11 @@ class Trainer:
             return True
         return patience is not None and self.log.evaluations_since_best(self.best_metric, higher_is_better=self.higher_is_better) >= patience
 
-    def _evaluate(self, step: int, *, epoch: float) -> None:
-        metrics = self.evaluate()
-        self.log.write("evaluation", step=step, epoch=epoch, split="validation", metrics=metrics)
+    def _evaluate(self, step: int, stop: StopRequest) -> None:
+        metrics = self.evaluate(stop)
+        if metrics is None:
+            return
+        self.log.write("evaluation", step=step, epoch=self.plan.epochs_done(step)[0], split="validation", metrics=metrics)
         best = self.log.best(self.best_metric, higher_is_better=self.higher_is_better)
         is_best = best is not None and best["step"] == step
         shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k in ("loss", self.best_metric) and v is not None)

@@ -79,9 +79,20 @@ def test_export_may_be_none_one_or_both():
     assert list(tree_of(DATA)["export"]) == ["huggingface", "onnx"]
 
 
-def test_a_key_can_be_left_out():
-    with pytest.raises(ConfigError, match="optimizer.lr: is not set"):
-        tree_of(DATA, "~optimizer.lr")
+def test_leaving_out_a_key_gives_its_packaged_value_back(user_folder: Path):
+    tree = tree_of("+recipe=mine", "~optimizer.lr", "~model.pretrained")
+    assert tree["optimizer"]["lr"] == tree_of(DATA, "optimizer=sgd")["optimizer"]["lr"] != 0.03
+    assert tree["model"]["pretrained"] is None
+    with pytest.raises(ConfigError, match="data.train_file: is not set"):
+        tree_of("+recipe=mine", "~data.train_file")
+
+
+def test_a_mapping_of_the_users_own_keys_is_replaced(user_folder: Path):
+    (user_folder / "recipes" / "some.yaml").write_text("data: {train_file: a.csv, where: {source: imdb}, label_map: {'0': bad}}\n")
+    assert tree_of("+recipe=some")["data"]["where"] == {"source": "imdb"}
+    assert tree_of("+recipe=some", "data.where={}")["data"]["where"] == {}
+    assert tree_of("+recipe=some", "data.where={lang: en}")["data"]["where"] == {"lang": "en"}
+    assert tree_of("+recipe=some", "~data.where")["data"]["where"] == {}
 
 
 def test_config_dir_adds_options_and_recipes(user_folder: Path):

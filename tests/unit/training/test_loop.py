@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from llmtune.config.sections.training import HardwareConfig
 from llmtune.errors import DivergedError
 from llmtune.tasks.base import Batch, LossTerms
 from llmtune.training.distributed import Ranks
@@ -13,6 +14,7 @@ from llmtune.training.plan import Window
 from llmtune.training.precision import Compute
 
 CPU = Compute(torch.device("cpu"), "fp32")
+HARDWARE = HardwareConfig(device="cpu", precision="fp32", num_threads=None, num_workers=0, compile=False)
 
 
 class SquareTask:
@@ -39,7 +41,7 @@ def run_window(batches, *, model=None, max_grad_norm=None):
         optimizer,
         lr_factor=lambda step: 0.5,
         compute=CPU,
-        ranks=Ranks(CPU),
+        ranks=Ranks(HARDWARE),
         seed=0,
         max_grad_norm=max_grad_norm,
         scaler=torch.amp.GradScaler("cpu", enabled=False),
