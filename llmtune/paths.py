@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 from pathlib import Path, PurePosixPath
 
 from llmtune.errors import DataError
@@ -17,13 +18,16 @@ def resolve(name: str) -> Path:
         DataError: there is no such package, or nothing of that name in it.
     """
     if not name.startswith(PREFIX):
-        return Path(name).expanduser() if name.startswith("~") else Path(name)
+        return Path(os.path.expanduser(name))
     package, _, inner = name.removeprefix(PREFIX).partition("/")
     if not package.isidentifier() or not inner or ".." in PurePosixPath(inner).parts or inner.startswith("/"):
         raise DataError(
             f"'{name}' names nothing in a package", remedy="write package:NAME/PATH, such as package:demo/data/x.csv"
         )
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # __main__
+        spec = None
     if spec is None:
         needed = "'llmtune[demo]'" if package in DEMO_PACKAGES else package.replace("_", "-")
         raise DataError(f"the package '{package}' is not installed", where=name, remedy=f"pip install {needed}")

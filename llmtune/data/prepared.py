@@ -174,6 +174,20 @@ def open_or_build(key: dict[str, Any], build: Callable[[Path], dict[str, Any]], 
     return _open(directory)
 
 
+def find(name: str, *, cache_dir: Path) -> Prepared | None:
+    """The entry whose directory has this name; None if it is gone or damaged."""
+    try:
+        return _open(cache_dir / name)
+    except (_DamagedError, OSError):
+        return None
+
+
+def inputs_of(ready: Prepared) -> str:
+    """What tells whether an entry was made from the same source files as another one."""
+    inputs = json.loads((ready.directory / META).read_bytes())["key"]["inputs"]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
+
+
 def write_split(directory: Path, name: str, columns: Iterable[dict[str, list]]) -> None:
     """Write chunks of stored columns as `{name}.arrow`. Columns named `..._ids` hold lists of int32.
 
@@ -195,6 +209,8 @@ def write_split(directory: Path, name: str, columns: Iterable[dict[str, list]]) 
 def _batches(columns: Iterable[dict[str, list]]) -> Iterator[pa.RecordBatch]:
     types: dict[str, pa.DataType] = {}
     for chunk in columns:
+        if not any(chunk.values()):
+            continue  # no rows, which would have no types
         arrays = {}
         for name, values in chunk.items():
             known = types.get(name) or (pa.list_(pa.int32()) if name.endswith("_ids") else None)
@@ -219,7 +235,7 @@ def _open(directory: Path) -> Prepared:
         names = [name.removesuffix(".arrow") for name in meta["files"] if name.endswith(".arrow") and "/" not in name]
         names.sort(key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
         return Prepared(directory, meta["facts"], {name: Split(directory / f"{name}.arrow") for name in names})
-    except FileNotFoundError as e:
+    except (FileNotFoundError, NotADirectoryError) as e:
         raise _DamagedError(f"{Path(e.filename or directory).name} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as e:
         raise _DamagedError(str(e).splitlines()[0] if str(e) else type(e).__name__) from None
@@ -231,7 +247,7 @@ def _publish(work: Path, directory: Path) -> None:
         try:
             work.rename(directory)
         except OSError as e:
-            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
         else:
             _sync(directory.parent)
@@ -250,8 +266,11 @@ def _publish(work: Path, directory: Path) -> None:
 
 def _remove_leftovers(cache_dir: Path) -> None:
     for entry in [*cache_dir.glob(".tmp-*"), *cache_dir.glob(".trash-*")]:
-        times = [path.stat().st_mtime for path in [entry, *entry.rglob("*")] if path.exists()]
-        if times and time.time() - max(times) > _LEFTOVER_AFTER:
+        try:
+            newest = max(path.stat().st_mtime for path in [entry, *entry.rglob("*")])
+        except FileNotFoundError:
+            continue  # another process is at work on it
+        if time.time() - newest > _LEFTOVER_AFTER:
             shutil.rmtree(entry, ignore_errors=True)
 
 

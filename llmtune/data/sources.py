@@ -7,6 +7,7 @@ in formats without lines.
 
 import glob
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,8 +105,12 @@ def _files(data: FilesData, split: str) -> list[tuple[Path, str]]:
             files += [(Path(match), match) for match in matches]
         else:
             files.append((path, name))
+    seen = set()
     for path, name in files:
         check_file(path, name)
+        if path in seen:
+            raise DataError("the file is named twice", where=name, remedy=f"name it once in data.{split}_file")
+        seen.add(path)
     return files
 
 
@@ -131,10 +136,9 @@ def _format(data: FilesData, name: str) -> tuple[str, bool]:
 
 
 def _file_fingerprint(path: Path, name: str) -> list:
-    size = check_file(path, name).st_size
     try:
         with path.open("rb") as file:
-            return [name, size, hashlib.file_digest(file, "sha256").hexdigest()]
+            return [name, os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()]
     except OSError as e:
         raise DataError(f"the file cannot be read: {e.strerror or e}", where=name) from None
 
@@ -170,7 +174,7 @@ def _hub_chunks(data: HubData, split: str, wanted: Wanted) -> Iterator[tuple[str
 def _table(data: ColumnMapping, chunks: Iterator[tuple[str, Chunk]]) -> pa.Table:
     """The canonical table of all chunks, those rows only that `where` allows."""
     seen: dict[str, dict[str, None]] = {column: {} for column in data.where}
-    batches = []
+    parts = []
     for name, chunk in chunks:
         keep = np.ones(len(chunk.rows), dtype=bool)
         for column, value in data.where.items():
@@ -182,12 +186,12 @@ def _table(data: ColumnMapping, chunks: Iterator[tuple[str, Chunk]]) -> pa.Table
             columns = {column: array.filter(pa.array(keep)) for column, array in chunk.columns.items()}
             chunk = Chunk(columns, chunk.rows[keep])
         if len(chunk.rows):
-            batches.append(_canonical(data, name, chunk))
-    if not batches:
+            parts.append(pa.Table.from_batches([_canonical(data, name, chunk)]))
+    if not parts:
         wheres = ", ".join(f"{column}: {value}" for column, value in data.where.items())
         told = "; ".join(f"'{column}' holds {listed(values, limit=_VALUES_TOLD)}" for column, values in seen.items())
         raise DataError(f"data.where={{{wheres}}} leaves no rows of {name}", where="data.where", remedy=told)
-    return pa.Table.from_batches(batches).unify_dictionaries()
+    return pa.concat_tables(parts, promote_options="default").unify_dictionaries()  # a label may stand in some files only
 
 
 def _canonical(data: ColumnMapping, name: str, chunk: Chunk) -> pa.RecordBatch:

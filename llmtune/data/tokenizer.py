@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from llmtune.config.sections.data import TokenizerConfig
 from llmtune.config.sections.model import ModelConfig
-from llmtune.errors import ConfigError, ModelError
+from llmtune.errors import ConfigError, DataError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -98,6 +98,7 @@ def train(
 
     Raises:
         ConfigError: the vocabulary is too small for the kind.
+        DataError: nothing is frequent enough for an entry.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -108,6 +109,11 @@ def train(
     special = list(dict.fromkeys(roles.values()))
     recipe = Recipe(special, roles.get("unk_token"), vocab_size, min_frequency, lowercase)
     made = TRAINERS[kind](recipe, texts)
+    if made.get_vocab_size() <= len(special):
+        raise DataError(
+            f"nothing occurs {min_frequency} times in the texts: the tokenizer would have no entries",
+            remedy="set tokenizer.min_frequency=1, or add rows",
+        )
     made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     if shape.single is not None:
         ids = [(token, made.token_to_id(token)) for token in ("[CLS]", "[SEP]") if token in special]
@@ -128,6 +134,7 @@ def load(directory: Path | str) -> "PreTrainedTokenizerFast":
         raise ModelError("there is no such directory", where=str(directory))
     try:
         loaded = AutoTokenizer.from_pretrained(str(directory), local_files_only=is_local, trust_remote_code=False)
+        loaded("a word", "and \N{SNOWMAN}")  # some that are broken can be loaded, but not used
     except BaseException as e:  # tokenizers panics with an exception that is no Exception
         if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
             raise
@@ -163,7 +170,7 @@ def _train_chars(recipe: Recipe, texts: Iterable[str]) -> Tokenizer:
 
 
 def _train_wordpieces(recipe: Recipe, texts: Iterable[str]) -> Tokenizer:
-    """The trainer numbers continuing characters in the order of a hash map, and ties go by number: they get theirs beforehand."""
+    """The trainer numbers continuing characters by a hash map, and ties go by number: they get theirs beforehand."""
     texts = list(texts)
     made = Tokenizer(models.WordPiece(unk_token=recipe.unknown))
     made.normalizer = _clean(recipe)

@@ -1,5 +1,6 @@
 """One class out of several for each text, pair of texts, or row of numbers."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from llmtune.errors import DataError
 from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
 from llmtune.tasks.inputs import RowInputs, example_ids
 from llmtune.tasks.text import place
+
+_WHOLE_NUMBER = re.compile(r"[+-]?\d+\.0*")
 
 
 class ClassificationTask:
@@ -60,7 +63,7 @@ class ClassificationTask:
         if label not in self._ids:
             known = ", ".join(self.label_names[:10]) + (", ..." if len(self.label_names) > 10 else "")
             raise DataError(
-                f"the label {label!r} does not occur in the train rows" if label else "the label is empty",
+                f"the label {label[:80]!r} does not occur in the train rows" if label else "the label is empty",
                 where=place(columns, index),
                 remedy=f"the labels are: {known}; correct or remove the row",
             )
@@ -74,9 +77,12 @@ def label_names_of(labels: Sequence[str | None], columns: dict[str, Sequence]) -
         DataError: a label is empty, NaN or a fraction, or there is only one class.
     """
     for i, label in enumerate(labels):
-        if label is None or not label.strip() or label.lower() in ("nan", "none", "null"):
-            shown = "empty" if label is None or not label.strip() else f"{label!r}"
-            raise DataError(f"the label is {shown}", where=place(columns, i), remedy="correct or remove the row, or leave it out with data.where")
+        if not label:
+            remedy = "correct or remove the row, or leave it out with data.where"
+            raise DataError("the label is empty", where=place(columns, i), remedy=remedy)
+        if label.lower() in ("nan", "none", "null"):
+            remedy = f"correct or remove the row; if this is the name of a class, rename it: data.label_map={{{label}: ...}}"
+            raise DataError(f"the label is {label!r}", where=place(columns, i), remedy=remedy)
     names = sorted(set(labels))
     if all(_is_number(n) for n in names):
         fraction = next((n for n in names if float(n) != int(float(n))), None)
@@ -90,6 +96,14 @@ def label_names_of(labels: Sequence[str | None], columns: dict[str, Sequence]) -
     if len(names) < 2:
         raise DataError(f"all {len(labels)} train rows have the label {names[0]!r}: there is nothing to tell apart")
     return names
+
+
+def plain_label(label: str | None) -> str | None:
+    """A label without spaces around it; a whole number without the '.0' that columns with gaps are often written with."""
+    if label is None:
+        return None
+    label = label.strip()
+    return label.partition(".")[0] if _WHOLE_NUMBER.fullmatch(label) else label
 
 
 def _is_number(text: str) -> bool:

@@ -88,8 +88,8 @@ class CausalLmTask(LanguageModelTask):
         labels_BL = np.full(inputs["input_ids"].shape, IGNORED, dtype=np.int64)
         for row, example in zip(labels_BL, examples, strict=True):
             row[: len(example["input_ids"]) - 1] = example["input_ids"][1:]
-        lengths = inputs["attention_mask"].sum(-1)
-        return Batch(inputs, {"labels": torch.from_numpy(labels_BL)}, example_ids(examples), lengths, float((labels_BL != IGNORED).sum()))
+        lengths, num_targets = inputs["attention_mask"].sum(-1), float((labels_BL != IGNORED).sum())
+        return Batch(inputs, {"labels": torch.from_numpy(labels_BL)}, example_ids(examples), lengths, num_targets)
 
     def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self.text.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
@@ -122,8 +122,12 @@ class MaskedLmTask(LanguageModelTask):
         return {**super().describe(), **{k: getattr(self, k) for k in own}, "special_ids": list(self.special_ids)}
 
     def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
+        """Rows without a token to predict, such as blank lines, are left out."""
         texts = filled(columns["text"])
-        return {**self.text.encode(texts), "text": texts}
+        stored = {**self.text.encode(texts), "text": texts}
+        special = set(self.special_ids)
+        kept = [i for i, ids in enumerate(stored["input_ids"]) if not special.issuperset(ids)]
+        return {name: [values[i] for i in kept] for name, values in stored.items()}
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:
         inputs, lengths = self.text.pad(self.text.augment(examples, draw))
@@ -131,7 +135,8 @@ class MaskedLmTask(LanguageModelTask):
         labels_BL = np.full(ids_BL.shape, IGNORED, dtype=np.int64)
         for i, example in enumerate(examples):
             self._mask(ids_BL[i, : lengths[i]], labels_BL[i], draw, example["id"])
-        return Batch(inputs, {"labels": torch.from_numpy(labels_BL)}, example_ids(examples), lengths, float((labels_BL != IGNORED).sum()))
+        num_targets = float((labels_BL != IGNORED).sum())
+        return Batch(inputs, {"labels": torch.from_numpy(labels_BL)}, example_ids(examples), lengths, num_targets)
 
     def _mask(self, ids_L: np.ndarray, labels_L: np.ndarray, draw: Draw, example: int) -> None:
         """Change one row of ids in place and note the targets."""

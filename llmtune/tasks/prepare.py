@@ -1,7 +1,7 @@
 """From source files to prepared rows: load, split, tokenizer, encode, and the facts that travel with the model."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,24 @@ from llmtune.data import prepared, sources
 from llmtune.data import split as splits
 from llmtune.data import tokenizer as tokenizers
 from llmtune.data.prepared import Prepared
-from llmtune.errors import DataError, ModelError
+from llmtune.data.readers.columns import listed
+from llmtune.errors import ConfigError, DataError, ModelError
 from llmtune.tasks.base import Task
-from llmtune.tasks.classification import label_names_of
+from llmtune.tasks.classification import label_names_of, plain_label
 from llmtune.tasks.language_modeling import CausalLmTask
 from llmtune.tasks.registry import rebuild
 from llmtune.tasks.text import as_numbers
 
 CHUNK_ROWS = 10_000
 LONGEST_BY_DEFAULT = 512
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 
 
 @dataclass(frozen=True)
@@ -74,22 +82,30 @@ def prepare(
         "seed": seed,
     }
     builder = _Builder(data, split, tokenizer, task, model, origin, seed, family)
-    return prepared.open_or_build(key, builder.build, cache_dir=cache_dir)
+
+    def build(directory: Path) -> dict[str, Any]:
+        facts = builder.build(directory)
+        if sources.fingerprint(data) != key["inputs"]:
+            raise DataError("the source files changed while they were prepared", remedy="start again when they are complete")
+        return facts
+
+    return prepared.open_or_build(key, build, cache_dir=cache_dir)
 
 
 def load_rows(data: DataConfig, *, need_label: bool, seed: int) -> dict[str, pa.Table]:
-    """The canonical tables of a data set, its labels renamed as `data.label_map` says."""
+    """The canonical tables of a data set, its labels in plain form and renamed as `data.label_map` says."""
     tables = sources.load(data, need_label=need_label, seed=seed)
-    if not data.label_map:
-        return tables
-    return {name: _relabelled(table, data.label_map) for name, table in tables.items()}
-
-
-def _relabelled(table: pa.Table, names: dict[str, str]) -> pa.Table:
-    if "label" not in table.column_names:
-        return table
-    labels = pa.array([names.get(label, label) for label in table["label"].to_pylist()], type=pa.string())
-    return table.set_column(table.column_names.index("label"), "label", labels)
+    renamed = {plain_label(old): plain_label(new) for old, new in data.label_map.items()}
+    unused = set(renamed)
+    for name, table in tables.items():
+        if "label" in table.column_names:
+            plain = {label: plain_label(label) for label in table["label"].unique().to_pylist()}
+            unused -= set(plain.values())
+            labels = [renamed.get(plain[label], plain[label]) for label in table["label"].to_pylist()]
+            tables[name] = table.set_column(table.column_names.index("label"), "label", pa.array(labels, pa.string()))
+    if unused:
+        console.notice(f"data.label_map renames {listed(sorted(unused))}, which is the label of no row")
+    return tables
 
 
 def task_of(ready: Prepared) -> Task:
@@ -102,13 +118,30 @@ def tokenizer_dir_of(ready: Prepared) -> Path | None:
     return directory if directory.is_dir() else None
 
 
-def encode_rows(task: Task, table: pa.Table) -> Iterator[dict[str, list]]:
-    """Stored columns of a table, chunk by chunk."""
-    chunks = (batch.to_pydict() for batch in table.to_batches(max_chunksize=CHUNK_ROWS))
-    if isinstance(task, CausalLmTask):
-        yield from task.encode_stream(chunks)
-    else:
-        yield from map(task.encode, chunks)
+def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] | None = None) -> Iterator[dict[str, list]]:
+    """Stored columns of a table, chunk by chunk; `advance` is told how many of its rows are done.
+
+    Raises:
+        DataError: a row is unfit, or the rows leave a language model nothing to predict.
+    """
+
+    def chunks() -> Iterator[dict[str, list]]:
+        for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
+            yield batch.to_pydict()
+            if advance is not None:
+                advance(batch.num_rows)
+
+    encoded = task.encode_stream(chunks()) if isinstance(task, CausalLmTask) else map(task.encode, chunks())
+    is_empty = True
+    for stored in encoded:
+        is_empty = is_empty and not any(stored.values())
+        yield stored
+    if is_empty:
+        raise DataError(
+            f"{table.num_rows:,} rows hold too little text: there is nothing to predict",
+            where=f"{table['file'][0]}:{table['row'][0]}",
+            remedy="add text, or set split.validation_fraction and split.test_fraction to 0 if these rows were set aside",
+        )
 
 
 @dataclass(frozen=True)
@@ -183,7 +216,8 @@ class _Builder:
             return {"end_of_text": None if is_plain_text else fast.eos_token_id}
         if self.task.type == "masked_lm":
             if fast.mask_token_id is None:
-                raise ModelError("the model's tokenizer has no mask token", remedy="use an encoder such as BERT, or task=causal_lm")
+                remedy = "use an encoder such as BERT, or task=causal_lm"
+                raise ModelError("the model's tokenizer has no mask token", remedy=remedy)
             return {
                 "mask_probability": self.task.mask_probability,
                 "mask_token_id": fast.mask_token_id,
@@ -194,7 +228,7 @@ class _Builder:
 
     def _label_names(self, train: pa.Table) -> list[str]:
         if self.task.label_names is not None:
-            return list(self.task.label_names)
+            return _given_label_names(self.task.label_names)
         columns = train.select(["label", "file", "row"]).to_pydict()
         names = label_names_of(columns["label"], columns)
         known = (self.origin.description or {}).get("label_names")
@@ -206,6 +240,8 @@ class _Builder:
             raise DataError(f"all {train.num_rows} texts of the train rows are blank", where=f"column {self.data.text_column}")
         kind = tokenizers.kind(self.tokenizer, self.model)
         if kind == "pretrained":
+            if self.origin.tokenizer_dir is None:
+                raise ModelError("the model has no tokenizer", remedy="use a model directory that holds a tokenizer.json")
             fast = tokenizers.load(self.origin.tokenizer_dir)
         else:
             console.notice(f"training a {kind} tokenizer on {len(texts):,} texts")
@@ -218,8 +254,21 @@ class _Builder:
                 f"tokenizer.max_length is {wanted}, but the model reads at most {limit} tokens",
                 remedy=f"set tokenizer.max_length={limit}",
             )
+        num_special = fast.num_special_tokens_to_add(pair=self.data.text_pair_column is not None)
+        if wanted <= num_special and self.task.type != "causal_lm":
+            problem = f"{wanted} leaves no room for text beside {num_special} special tokens: set {num_special + 1} or more"
+            raise ConfigError([f"tokenizer.max_length: {problem}"])
         fast.save_pretrained(directory)
         return fast, wanted
+
+
+def _given_label_names(given: Sequence[str]) -> list[str]:
+    names = [plain_label(name) for name in given]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or len(names) < 2:
+        problem = f"'{twice}' stands there twice" if twice is not None else "one class alone leaves nothing to tell apart"
+        raise ConfigError([f"task.label_names: {problem}"])
+    return names
 
 
 class _Counter:
@@ -231,17 +280,17 @@ class _Counter:
 
     def columns(self) -> Iterator[dict[str, list]]:
         limit = self._task.describe().get("max_length", 0)
-        for stored in encode_rows(self._task, self._table):
+        for stored in encode_rows(self._task, self._table, advance=self._advance):
             num_rows = len(next(iter(stored.values())))
             lengths = [len(ids) for ids in stored.get("input_ids", ())]
             self._rows += num_rows
             self._tokens += sum(lengths)
             self._at_limit += 0 if isinstance(self._task, CausalLmTask) else sum(n >= limit for n in lengths)
-            self._advance(min(CHUNK_ROWS, self._table.num_rows))
             yield stored
 
     def facts(self) -> dict[str, int]:
-        return {"rows": self._rows, "source_rows": self._table.num_rows, "tokens": self._tokens, "at_max_length": self._at_limit}
+        counted = {"rows": self._rows, "source_rows": self._table.num_rows}
+        return {**counted, "tokens": self._tokens, "at_max_length": self._at_limit}
 
 
 def _origin_key(origin: Origin) -> list:

@@ -31,7 +31,9 @@ class RegressionTask:
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:
         inputs, lengths = self.inputs.collate(examples, draw)
-        targets = {"values": torch.tensor([e["target"] for e in examples], dtype=torch.float32)} if "target" in examples[0] else {}
+        targets = {}
+        if "target" in examples[0]:
+            targets["values"] = torch.tensor([e["target"] for e in examples], dtype=torch.float32)
         return Batch(inputs, targets, example_ids(examples), lengths, float(len(examples)))
 
     def loss(self, model: nn.Module, batch: Batch) -> LossTerms:

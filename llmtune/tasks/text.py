@@ -15,6 +15,8 @@ from llmtune.tasks.base import Draw
 
 Augmenter = Callable[[str, np.random.Generator], str]
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 class TextInputs:
     """Tokenizes texts and pairs of texts, and pads stored rows.
@@ -103,10 +105,10 @@ def place(columns: dict[str, Sequence], index: int) -> str:
 
 
 def as_numbers(columns: dict[str, Sequence], name: str) -> list[float]:
-    """A column of text as finite numbers.
+    """A column of text as numbers that are finite in float32, too.
 
     Raises:
-        DataError: names the first row that holds no finite number.
+        DataError: names the first row that holds none.
     """
     numbers = []
     for i, text in enumerate(columns[name]):
@@ -114,9 +116,9 @@ def as_numbers(columns: dict[str, Sequence], name: str) -> list[float]:
             number = float(text)
         except (TypeError, ValueError):
             number = float("nan")
-        if not np.isfinite(number):
+        if not abs(number) <= _LARGEST:
             raise DataError(
-                f"the {name} is {text!r}, not a number" if text not in (None, "") else f"the {name} is empty",
+                f"the {name} is {text!r}, not a finite number" if text not in (None, "") else f"the {name} is empty",
                 where=place(columns, i),
                 remedy="correct or remove the row; task=classification predicts names",
             )

@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 _IDEOGRAPHS = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_IDEOGRAPH = re.compile(f"[{_IDEOGRAPHS}]")
 _WORD = re.compile(rf"(\s*)([{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+)")
 
 
@@ -19,7 +20,7 @@ def drop(text: str, rng: np.random.Generator, *, rate: float) -> str:
     kept = rng.random(len(words)) >= rate
     if not kept.any():
         kept[rng.integers(len(words))] = True
-    return "".join(space + word for (space, word), keep in zip(words, kept, strict=True) if keep).lstrip()
+    return _joined([pair for pair, keep in zip(words, kept, strict=True) if keep]).lstrip()
 
 
 def swap(text: str, rng: np.random.Generator, *, rate: float) -> str:
@@ -32,4 +33,13 @@ def swap(text: str, rng: np.random.Generator, *, rate: float) -> str:
         i, j = rng.integers(len(words)), rng.integers(len(words) - 1)
         j += j >= i
         words[i], words[j] = words[j], words[i]
-    return "".join(space + word for (space, _), word in zip(spaces_and_words, words, strict=True))
+    return _joined([(space, word) for (space, _), word in zip(spaces_and_words, words, strict=True)])
+
+
+def _joined(spaces_and_words: list[tuple[str, str]]) -> str:
+    """The words behind their spaces; two that only an ideograph kept apart get a space between them."""
+    text = ""
+    for space, word in spaces_and_words:
+        glued = text and not space and not _IDEOGRAPH.match(text[-1]) and not _IDEOGRAPH.match(word)
+        text += (" " if glued else space) + word
+    return text

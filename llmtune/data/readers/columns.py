@@ -120,7 +120,7 @@ def as_text(array: pa.Array, *, column: str, name: str, rows: np.ndarray) -> pa.
     """A column of any single-valued type as strings, none longer than MAX_FIELD.
 
     Raises:
-        DataError: the column holds lists, records or bytes, or a text is too long.
+        DataError: the column holds lists, records, bytes or invalid UTF-8, or a text is too long.
     """
     kind = array.type
     if isinstance(kind, pa.DictionaryType):
@@ -134,7 +134,8 @@ def as_text(array: pa.Array, *, column: str, name: str, rows: np.ndarray) -> pa.
                 where=name,
                 remedy="choose another column",
             )
-        array = array.cast(pa.string())
+        array = _as_strings(array, column=column, name=name)
+    _require_utf8(array, column=column, name=name, rows=rows)
     lengths = pc.binary_length(array)
     if (pc.max(lengths).as_py() or 0) > MAX_FIELD:
         row = rows[pc.index(pc.greater(lengths, MAX_FIELD), True).as_py()]
@@ -146,8 +147,30 @@ def as_text(array: pa.Array, *, column: str, name: str, rows: np.ndarray) -> pa.
     return array
 
 
+def _as_strings(array: pa.Array, *, column: str, name: str) -> pa.Array:
+    try:
+        return array.cast(pa.string())
+    except pa.ArrowException as e:
+        told = f"column '{column}' holds values of type {array.type}, which cannot be read as text: {str(e).splitlines()[0]}"
+        raise DataError(told, where=name, remedy="choose another column") from None
+
+
+def _require_utf8(array: pa.Array, *, column: str, name: str, rows: np.ndarray) -> None:
+    """Formats with typed columns promise UTF-8, but nobody has looked."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        for row, value in zip(rows, array.cast(pa.binary()).to_pylist(), strict=True):
+            try:
+                (value or b"").decode()
+            except UnicodeDecodeError as e:
+                message = f"column '{column}' holds invalid UTF-8 at byte {e.start} of the text"
+                raise DataError(message, where=f"{name}:{row}", remedy="write the file again with texts in UTF-8") from None
+        raise DataError(f"column '{column}' is damaged", where=name, remedy="fetch or write the file again") from None
+
+
 def as_numbers(array: pa.Array, *, column: str, name: str, rows: np.ndarray) -> np.ndarray:
-    """A column as finite numbers, float64.
+    """A column as numbers that are finite in float32, too; float64.
 
     Raises:
         DataError: names the first row that holds none.
@@ -157,8 +180,9 @@ def as_numbers(array: pa.Array, *, column: str, name: str, rows: np.ndarray) -> 
         numbers = np.array([float(value) for value in values], dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         numbers = np.array([_number(value) for value in values])
-    if not np.isfinite(numbers).all():
-        at = int(np.flatnonzero(~np.isfinite(numbers))[0])
+    is_finite = np.abs(numbers) <= np.finfo(np.float32).max
+    if not is_finite.all():
+        at = int(np.flatnonzero(~is_finite)[0])
         shown = "is empty" if values[at] in (None, "") else f"holds {values[at]!r}, which is no finite number"
         remedy = "correct or remove the row, or leave it out with data.where"
         raise DataError(f"column '{column}' {shown}", where=f"{name}:{rows[at]}", remedy=remedy)

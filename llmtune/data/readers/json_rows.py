@@ -70,14 +70,17 @@ class _Collector:
 
     def __init__(self, source: Source, wanted: Wanted):
         self._source, self._wanted = source, wanted
-        self._keys: dict[str, None] = {}
+        self._keys: dict[str, None] | None = None  # of all objects, in order; None: there was no object
 
     def chunk(self, objects: Sequence[Any], rows: Sequence[int]) -> Chunk:
         for row, value in zip(rows, objects, strict=True):
             if not isinstance(value, dict):
                 message = f'expected an object such as {{"text": ...}}, got {json.dumps(value)[:50]}'
                 raise DataError(message, where=f"{self._source.name}:{row}")
-        self._keys |= dict.fromkeys(key for value in objects for key in value)
+        self._keys = (self._keys or {}) | dict.fromkeys(key for value in objects for key in value)
+        # Numbers are needed in every row: without the key in the first rows there is no need to read on.
+        numeric = {name: key for name, key in self._wanted.required.items() if key == "data.feature_columns"}
+        Wanted(numeric).among(list(self._keys), where=self._source.name)
         names = [*self._wanted.required, *self._wanted.optional]
         columns = {
             name: text_array([value.get(name) for value in objects], column=name, name=self._source.name, rows=rows)
@@ -86,5 +89,5 @@ class _Collector:
         return Chunk(columns, np.array(rows))
 
     def close(self) -> None:
-        if self._keys:
+        if self._keys is not None:
             self._wanted.among(list(self._keys), where=self._source.name)

@@ -133,7 +133,7 @@ def _convert(encoding: str, name: str) -> str:
 
 def _similar(path: Path) -> str | None:
     try:
-        there = [entry.name for entry in os.scandir(path.parent) if entry.is_file()]
+        there = [entry.name for entry in os.scandir(path.parent) if not entry.is_dir(follow_symlinks=False)]
     except (OSError, ValueError):
         return f"there is no folder '{path.parent}' either"
     return f"the folder holds {', '.join(nearest_first(path.name, there)[:5])}" if there else None

@@ -1,0 +1,125 @@
+"""Rows set aside: every row in exactly one split, a function of the seed, classes in proportion."""
+
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from llmtune.data.split import split
+from llmtune.errors import DataError
+
+KINDS = ("random", "stratified", "contiguous")
+
+
+def table(labels) -> pa.Table:
+    return pa.table({"text": [str(i) for i in range(len(labels))], "label": pa.array(labels, pa.string())})
+
+
+def ids(part: pa.Table) -> list[int]:
+    return [int(text) for text in part["text"].to_pylist()]
+
+
+@pytest.fixture(scope="session")
+def cut(section):
+    """`cut(labels, "random", ...)`: the ids of each split."""
+
+    def make(labels, kind, *, validation=0.1, test=0.2, seed=0, stratify=True, others=None):
+        config = section(f"split/{kind}", validation_fraction=validation, test_fraction=test)
+        parts = split({"train": table(labels), **(others or {})}, config, seed=seed, stratify=stratify)
+        return {name: ids(part) for name, part in parts.items()}
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    labels=st.lists(st.sampled_from("aaab") | st.none(), min_size=12, max_size=80),
+    validation=st.sampled_from([0.0, 0.05, 0.3]),
+    test=st.sampled_from([0.0, 0.25, 0.5]),
+    seed=st.integers(0, 3),
+)
+def test_every_row_is_in_one_split_in_order(cut, kind, labels, validation, test, seed):
+    parts = cut(labels, kind, validation=validation, test=test, seed=seed)
+    assert sorted(i for part in parts.values() for i in part) == list(range(len(labels)))
+    assert all(part == sorted(part) for part in parts.values())
+    for name, fraction in (("validation", validation), ("test", test)):
+        assert len(parts.get(name, ())) == (max(1, round(len(labels) * fraction)) if fraction else 0)
+    assert list(parts) == [name for name in ("train", "validation", "test") if name in parts]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_seed_decides(cut, kind):
+    labels = ["a", "b"] * 100
+    assert cut(labels, kind, seed=3) == cut(labels, kind, seed=3)
+    assert (cut(labels, kind, seed=3) == cut(labels, kind, seed=4)) == (kind == "contiguous")
+
+
+def test_contiguous_takes_the_last_rows_the_test_behind_the_validation(cut):
+    parts = cut(["a"] * 20, "contiguous")
+    assert parts == {"train": list(range(14)), "validation": [14, 15], "test": [16, 17, 18, 19]}
+
+
+@given(counts=st.lists(st.integers(1, 60), min_size=2, max_size=5), seed=st.integers(0, 3))
+def test_classes_keep_their_shares(cut, counts, seed):
+    labels = [str(c) for c, count in enumerate(counts) for _ in range(count)]
+    sizes = Counter(labels)
+    room = sum(count - 1 for count in counts)
+    assume(room >= max(1, round(0.1 * len(labels))) + max(1, round(0.2 * len(labels))))
+    parts = cut(labels, "stratified", seed=seed)
+    assert set(sizes) == {labels[i] for i in parts["train"]}
+    if all(count >= 10 for count in counts):
+        for name, fraction in (("validation", 0.1), ("test", 0.2)):
+            found = Counter(labels[i] for i in parts[name])
+            assert all(abs(found[label] - fraction * size) < 2 for label, size in sizes.items())
+
+
+def test_the_order_of_the_rows_does_not_decide_about_shares(cut):
+    labels = ["b"] * 33 + ["a"] * 34 + ["c"] * 33
+    for order in (labels, labels[::-1]):
+        found = Counter(order[i] for i in cut(order, "stratified", test=0.0)["validation"])
+        assert found == {"a": 4, "b": 3, "c": 3}
+
+
+def test_without_classes_stratified_is_random(cut):
+    labels = [str(i) for i in range(50)]
+    assert cut(labels, "stratified", stratify=False) == cut(labels, "random")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_given_splits_stay_as_they_are(cut, kind):
+    others = {"validation": table(["x", "y", "z"])}
+    parts = cut(["a", "b"] * 20, kind, others=others)
+    assert parts["validation"] == [0, 1, 2] and len(parts["test"]) == 8 and len(parts["train"]) == 32
+    parts = cut(["a", "b"] * 20, kind, others=others, test=0.0)
+    assert set(parts) == {"train", "validation"} and len(parts["train"]) == 40
+
+
+def test_nothing_is_set_aside_for_fractions_of_zero(cut):
+    assert cut(["a", "b"], "stratified", validation=0.0, test=0.0) == {"train": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "words"),
+    [
+        (["a"], "random", ["1 train rows are too few", "1 for test and 1 for validation", "split.validation_fraction"]),
+        (["a", "b"], "contiguous", ["too few"]),
+        (["a", "b", "c"], "stratified", ["one of each of the 3 classes", "split=random"]),
+        ([str(i) for i in range(50)], "stratified", ["50 classes"]),
+    ],
+)
+def test_too_few_rows(cut, labels, kind, words):
+    with pytest.raises(DataError) as caught:
+        cut(labels, kind)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_chunked_tables_are_split_the_same(section):
+    labels = ["a", "b", "c", "d"] * 25
+    whole = table(labels)
+    pieces = pa.concat_tables([whole[:13], whole[13:14], whole[14:]])
+    config = section("split/stratified")
+    for name, part in split({"train": whole}, config, seed=0, stratify=True).items():
+        assert ids(part) == ids(split({"train": pieces}, config, seed=0, stratify=True)[name])

@@ -1,0 +1,101 @@
+"""Padding, and augmentation keyed by seed, epoch and row alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from llmtune.config.sections.data import DropWords
+from llmtune.data.augment import registry
+from llmtune.errors import DataError
+from llmtune.tasks.base import Draw
+from llmtune.tasks.prepare import task_of
+from llmtune.tasks.text import TextInputs, as_numbers
+
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa"
+
+
+def text_inputs(**changes) -> TextInputs:
+    return TextInputs(None, **{"max_length": 8, "pad_token_id": 9, "token_types": False, "has_pairs": False, **changes})
+
+
+def test_padding_is_on_the_right_and_masked():
+    inputs, lengths = text_inputs().pad([{"input_ids": np.array([1, 9, 3], np.int32)}, {"input_ids": [4]}])
+    assert inputs["input_ids"].tolist() == [[1, 9, 3], [4, 9, 9]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert lengths.tolist() == [3, 1]
+    assert {tensor.dtype for tensor in (*inputs.values(), lengths)} == {torch.int64}
+    assert "token_type_ids" not in inputs
+
+
+def test_token_types_are_padded_with_the_first_kind():
+    rows = [{"input_ids": [1, 2, 3], "token_type_ids": [0, 1, 1]}, {"input_ids": [4], "token_type_ids": []}]
+    assert text_inputs().pad(rows)[0]["token_type_ids"].tolist() == [[0, 1, 1], [0, 0, 0]]
+
+
+@pytest.fixture
+def augmented(prepared_rows):
+    """A task whose augmenter drops words, and its stored rows with their ids."""
+    rows = "".join(f"{WORDS} {i},second {WORDS},{i % 2}\n" for i in range(12))
+    split = {"validation_fraction": 0, "test_fraction": 0}
+    ready = prepared_rows(
+        {"a.csv": "text,more,label\n" + rows}, model="bert", text_pair_column="more", split=split, tokenizer={"max_length": 40}
+    )
+    task = task_of(ready)
+    task.inputs.text.augmenter = registry.build({"drop": DropWords(type="drop", rate=0.5)})
+    stored = ready.splits["train"].rows(range(12))
+    return task, [{**row, "id": i} for i, row in enumerate(stored)]
+
+
+def ids_of(task, examples, draw) -> dict[int, list[int]]:
+    batch = task.collate(examples, draw)
+    rows = zip(batch.example_ids.tolist(), batch.inputs["input_ids"].tolist(), batch.lengths.tolist(), strict=True)
+    return {example: ids[:length] for example, ids, length in rows}
+
+
+def test_an_augmented_row_is_the_same_in_every_batch(augmented):
+    task, examples = augmented
+    draw = Draw(seed=1, epoch=2)
+    whole = ids_of(task, examples, draw)
+    assert whole == ids_of(task, examples[::-1], draw)
+    for example in examples:
+        assert ids_of(task, [example], draw) == {example["id"]: whole[example["id"]]}
+
+
+def test_seed_epoch_and_row_change_it(augmented):
+    task, examples = augmented
+    same_text = [{**examples[0], "id": i} for i in range(6)]
+    draws = [Draw(0, 0), Draw(0, 1), Draw(1, 0)]
+    found = {tuple(ids) for draw in draws for ids in ids_of(task, same_text, draw).values()}
+    assert len(found) == 18
+
+
+def test_evaluation_sees_the_texts_as_they_are(augmented):
+    task, examples = augmented
+    found = ids_of(task, examples, Draw(1, 2, training=False))
+    assert found == {example["id"]: example["input_ids"].tolist() for example in examples}
+
+
+def test_an_augmented_pair_is_tokenized_whole(augmented):
+    task, examples = augmented
+    text = task.inputs.text
+    (changed,) = text.augment(examples[:1], Draw(0, 0))
+    assert changed["text"] != examples[0]["text"] and changed["text_pair"] != examples[0]["text_pair"]
+    again = text.tokenizer(changed["text"], changed["text_pair"])
+    assert changed["input_ids"].tolist() == again["input_ids"]
+    assert changed["token_type_ids"].tolist() == again["token_type_ids"]
+    assert changed["label"] == examples[0]["label"] and "second" not in examples[0]["text"]
+
+
+def test_an_augmented_text_is_cut(augmented):
+    task, examples = augmented
+    task.inputs.text.augmenter = lambda text, rng: text * 20
+    assert task.collate(examples, Draw(0, 0)).inputs["input_ids"].shape == (12, 40)
+
+
+def test_numbers_of_text():
+    columns = {"label": ["1", " 2.5 ", "-1e3"], "file": ["f"] * 3, "row": [1, 2, 3]}
+    assert as_numbers(columns, "label") == [1.0, 2.5, -1000.0]
+    for bad in (None, "", "one", "nan", "inf", "1e39"):
+        with pytest.raises(DataError) as caught:
+            as_numbers({**columns, "label": ["1", bad, "x"]}, "label")
+        assert caught.value.where == "f:2"
