@@ -121,26 +121,26 @@ def train(
     return PreTrainedTokenizerFast(tokenizer_object=made, model_input_names=list(shape.input_names), **roles)
 
 
-def load(directory: Path | str) -> "PreTrainedTokenizerFast":
-    """The tokenizer of a model directory, or of a model of the hub.
+def load(directory: Path) -> "PreTrainedTokenizerFast":
+    """The tokenizer of a model directory.
 
     Raises:
         ModelError: it is missing or broken, or its code would have to be run.
     """
     from transformers import AutoTokenizer
 
-    is_local = isinstance(directory, Path)
-    if is_local and not directory.is_dir():
+    if not directory.is_dir():
         raise ModelError("there is no such directory", where=str(directory))
     try:
-        loaded = AutoTokenizer.from_pretrained(str(directory), local_files_only=is_local, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         loaded("a word", "and \N{SNOWMAN}")  # some that are broken can be loaded, but not used
     except BaseException as e:  # tokenizers panics with an exception that is no Exception
         if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
             raise
         told = (str(e).strip() or type(e).__name__).splitlines()[0]
-        remedy = "save it again with save_pretrained" if is_local else "check the name; without a network use a local directory"
-        raise ModelError(f"the tokenizer cannot be loaded: {told}", where=str(directory), remedy=remedy) from None
+        raise ModelError(
+            f"the tokenizer cannot be loaded: {told}", where=str(directory), remedy="save it again with save_pretrained"
+        ) from None
     if not loaded.is_fast:
         raise ModelError("the tokenizer has no tokenizer.json", where=str(directory), remedy="save it as a fast tokenizer")
     return loaded

@@ -42,12 +42,12 @@ class Origin:
     """What the weights that training starts from bring along: nothing at all from scratch.
 
     Attributes:
-        tokenizer_dir: directory or hub name of the model's own tokenizer.
+        tokenizer_dir: of the model's own tokenizer.
         max_length: tokens it can read, or None if it does not say.
         description: `Task.describe()` of the run it comes from.
     """
 
-    tokenizer_dir: Path | str | None = None
+    tokenizer_dir: Path | None = None
     max_length: int | None = None
     description: dict[str, Any] | None = None
 
@@ -296,8 +296,8 @@ class _Counter:
 def _origin_key(origin: Origin) -> list:
     """What of the starting point decides about the prepared rows: its tokenizer's content and its label names."""
     described = [origin.max_length, (origin.description or {}).get("label_names")]
-    if not isinstance(origin.tokenizer_dir, Path):
-        return [origin.tokenizer_dir, *described]
+    if origin.tokenizer_dir is None:
+        return [None, *described]
     files = [origin.tokenizer_dir / name for name in TOKENIZER_FILES]
     return [[(f.name, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files if f.is_file()], *described]
 
