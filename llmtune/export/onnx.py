@@ -1,6 +1,7 @@
 """An ONNX graph with dynamic batch and length."""
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -24,7 +25,8 @@ class _Logits(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        options = {"use_cache": False} if self.model.config.model_type != "bert" and hasattr(self.model.config, "use_cache") else {}
+        keeps_cache = "use_cache" in inspect.signature(self.model.forward).parameters
+        options = {"use_cache": False} if keeps_cache else {}
         return self.model(**dict(zip(self.names, tensors, strict=True)), **options).logits
 
 
@@ -57,8 +59,11 @@ def write(bundle: Bundle, directory: Path, *, opset: int) -> None:
                 opset_version=opset,
                 dynamo=False,
             )
-    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as e:
-        raise ModelError(f"the model cannot be written as ONNX: {str(e).splitlines()[0]}", remedy="leave it out with ~export.onnx") from None
+    except (MemoryError, OSError):
+        raise
+    except Exception as e:  # the exporter raises whatever lies beneath
+        told = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise ModelError(f"the model cannot be written as ONNX: {told}", remedy="leave it out with ~export.onnx") from None
     copy_companions(bundle, directory)
 
 
@@ -81,7 +86,8 @@ def _example(bundle: Bundle) -> dict[str, Tensor]:
     length = min(7, task["max_length"])
     mask_BL = torch.ones(2, length, dtype=torch.int64)
     mask_BL[1, length // 2 + 1 :] = 0
-    ids_BL = torch.full_like(mask_BL, task["pad_token_id"])
+    pad_token_id = task["pad_token_id"]
+    ids_BL = torch.where(mask_BL == 1, 0 if pad_token_id else 1, pad_token_id)
     example = {"input_ids": ids_BL, "attention_mask": mask_BL}
     return {**example, "token_type_ids": torch.zeros_like(ids_BL)} if task["token_types"] else example
 

@@ -1,6 +1,7 @@
 """What a model directory must be before anything in it is loaded."""
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from llmtune.errors import ModelError
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+AGAIN = "copy or download it again"
+SAVED = "name a directory that save_pretrained wrote"
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 CONVERSION = (
     "convert them where you trust them: AutoModel.from_pretrained(OLD).save_pretrained(NEW) writes model.safetensors; "
@@ -23,12 +26,15 @@ def read_config(directory: Path) -> dict[str, Any]:
         ModelError: the directory, its config or its weights are missing or damaged, lie elsewhere, or would run code.
     """
     if not directory.is_dir():
-        raise ModelError(f"there is no model directory {directory}", remedy="name a directory with config.json and model.safetensors")
+        remedy = "name a directory with config.json and model.safetensors"
+        raise ModelError(f"there is no model directory {directory}", where=str(directory), remedy=remedy)
+    _refuse_links_outside(directory)
     config = _read_json(directory / "config.json")
     _refuse_code(directory, config)
-    _refuse_links_outside(directory)
     if (directory / "adapter_config.json").is_file():
-        raise ModelError("the directory holds an adapter, no whole model", where=str(directory), remedy="merge it into its model first")
+        raise ModelError(
+            "the directory holds an adapter, no whole model", where=str(directory), remedy="merge it into its model first"
+        )
     weight_files(directory)
     return config
 
@@ -47,7 +53,9 @@ def weight_files(directory: Path) -> list[Path]:
         found = sorted(f.name for pattern in PICKLES for f in directory.glob(pattern))
         if found:
             raise ModelError(
-                f"the weights are in {found[0]}, a pickle, which can run code and is never read", where=str(directory), remedy=CONVERSION
+                f"the weights are in {found[0]}, a pickle, which can run code and is never read",
+                where=str(directory),
+                remedy=CONVERSION,
             )
         raise ModelError(
             f"there is no {WEIGHTS}", where=str(directory), remedy=f"weights of another format are never read: {CONVERSION}"
@@ -74,12 +82,12 @@ def check_safetensors(file: Path) -> None:
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         expected = 8 + length + max(ends, default=0)
     except _RepeatedNameError as e:
-        raise ModelError(f"{file.name} is damaged: its header names {e} twice", where=str(file)) from None
-    except (ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as e:
-        raise ModelError(f"{file.name} is no safetensors file: {e}", where=str(file)) from None
+        raise ModelError(f"{file.name} is damaged: its header names {e} twice", where=str(file), remedy=AGAIN) from None
+    except (ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError, RecursionError) as e:
+        raise ModelError(f"{file.name} is no safetensors file: {e}", where=str(file), remedy=AGAIN) from None
     if expected != size:
         raise ModelError(
-            f"{file.name} is damaged: it has {size:,} bytes, its header says {expected:,}", where=str(file), remedy="copy or download it again"
+            f"{file.name} is damaged: it has {size:,} bytes, its header says {expected:,}", where=str(file), remedy=AGAIN
         )
 
 
@@ -98,13 +106,13 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise ModelError(f"there is no {file.name}", where=str(file.parent), remedy="name a directory that save_pretrained wrote")
+        raise ModelError(f"there is no {file.name}", where=str(file.parent), remedy=SAVED)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e:
-        raise ModelError(f"{file.name} is no JSON: {e}", where=str(file)) from None
+        raise ModelError(f"{file.name} is no JSON: {e}", where=str(file), remedy=AGAIN) from None
     if not isinstance(content, dict):
-        raise ModelError(f"{file.name} holds no JSON object", where=str(file))
+        raise ModelError(f"{file.name} holds no JSON object", where=str(file), remedy=SAVED)
     return content
 
 
@@ -124,17 +132,22 @@ def _refuse_links_outside(directory: Path) -> None:
     if root.parent.name == "snapshots":  # the hub's cache links each file of a snapshot to a blob beside it
         allowed.append(root.parent.parent / "blobs")
     for path in directory.rglob("*"):
-        if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed):
-            raise ModelError(f"{path.relative_to(directory)} is a link that leads outside the directory", where=str(directory))
+        # realpath, since Path.resolve raises on links that lead to each other
+        if path.is_symlink() and not any(Path(os.path.realpath(path)).is_relative_to(place) for place in allowed):
+            raise ModelError(
+                f"{path.relative_to(directory)} is a link that leads outside the directory",
+                where=str(directory),
+                remedy="put the file itself there",
+            )
 
 
 def _indexed_files(index: Path) -> set[str]:
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{index.name} has no weight_map", where=str(index))
+        raise ModelError(f"{index.name} has no weight_map", where=str(index), remedy=AGAIN)
     for name in weight_map.values():
         if not isinstance(name, str) or Path(name).name != name:
-            raise ModelError(f"the weight index points outside the directory: {name!r}", where=str(index))
+            raise ModelError(f"the weight index points outside the directory: {name!r}", where=str(index), remedy=SAVED)
         if not (index.parent / name).is_file():
-            raise ModelError(f"the weight index names {name}, which is missing", where=str(index))
+            raise ModelError(f"the weight index names {name}, which is missing", where=str(index), remedy=AGAIN)
     return set(weight_map.values())

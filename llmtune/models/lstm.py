@@ -97,7 +97,7 @@ class LstmEncoder(nn.Module):
         """One vector for each text, [B, H] or [B, 2H], for token ids and mask [B, L]."""
         lengths_B1 = attention_mask.sum(-1, keepdim=True)
         reversal_BL = lengths_B1 - attention_mask.cumsum(-1)  # reads each text backwards; padding reads anything
-        states_BLE = self.embedding(input_ids)
+        states_BLE, states = self.embedding(input_ids), []  # the latter: of each direction
         for i, layer in enumerate(self.forward_layers):
             if i and self.config.bidirectional:
                 states_BLE = torch.cat([states[0], _reordered(states[1], reversal_BL)], -1)

@@ -1,14 +1,16 @@
 """BERT, GPT-2 and every other encoder and causal model of transformers: from scratch, and directories that hold them."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from transformers import AutoConfig, BertConfig, GPT2Config, PretrainedConfig, PreTrainedModel
+import transformers
+from transformers import CONFIG_MAPPING, AutoConfig, BertConfig, GPT2Config, PretrainedConfig, PreTrainedModel
 
 from llmtune import console
 from llmtune.config.sections.model import TransformerModel
-from llmtune.errors import ConfigError, ModelError
+from llmtune.errors import ConfigError, LlmtuneError, ModelError, ResourceError
 from llmtune.models import checks, heads
 from llmtune.models.spec import ModelSpec
 
@@ -25,6 +27,7 @@ def from_scratch(model: TransformerModel, spec: ModelSpec) -> PreTrainedModel:
 
     Raises:
         ConfigError: the width is no multiple of the number of heads.
+        ResourceError: the attention kernel needs a package that is not installed.
     """
     layers, width = SIZES[model.size]
     layers, width = model.num_layers or layers, model.hidden_size or width
@@ -40,23 +43,29 @@ def from_scratch(model: TransformerModel, spec: ModelSpec) -> PreTrainedModel:
     return made
 
 
-def read(directory: Path, *, dropout: float | None = None, attention: str = "auto") -> PreTrainedModel:
+def read(directory: Path, *, task: str | None = None, dropout: float | None = None, attention: str = "auto") -> PreTrainedModel:
     """The model that a directory holds, as the class that its config names, in float32 and eval mode.
+
+    Where the head of that class is not the one of a task, the body alone.
 
     Args:
         directory: of `save_pretrained`.
+        task: that the model is to be adapted to; None: it stays what it is.
         dropout: instead of what the config says.
         attention: kernel, or 'auto'.
 
     Raises:
         ModelError: anything is missing, damaged, of another shape, or would run code.
+        ConfigError: the architecture has no such attention kernel.
+        ResourceError: the kernel needs a package that is not installed.
     """
     raw = checks.read_config(directory)
     where = str(directory)
     config = _config(raw, directory)
     if dropout is not None:
         _set_dropout(config, dropout)
-    cls = heads.class_named(config, (raw.get("architectures") or [None])[0])
+    names = raw.get("architectures")
+    cls = heads.class_named(config, names[0] if isinstance(names, list) and names else None, task=task)
 
     def load(kind: str | None) -> tuple[PreTrainedModel, dict[str, Any]]:
         return cls.from_pretrained(
@@ -72,7 +81,7 @@ def read(directory: Path, *, dropout: float | None = None, attention: str = "aut
 
     is_own = config.model_type in heads.OWN
     made, info = _guarded(lambda: load("eager") if is_own else _with_attention(attention, load), where)
-    _judge(cls, info, where)
+    _judge(made, info, where)
     return made.eval()
 
 
@@ -82,10 +91,18 @@ def download(name: str, revision: str | None) -> Path:
     Raises:
         ModelError: it cannot be had.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
-    remedy = "check the name and the network, or name a local directory; HF_HUB_OFFLINE=1 uses what was downloaded before"
-    return Path(_guarded(lambda: snapshot_download(name, revision=revision, allow_patterns=HUB_FILES), name, remedy))
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
+    except Exception as e:
+        reason = f"does not come from the hub: {_told(e)}"
+        remedy = "check the name, its revision and the network, or name a local directory"
+        if constants.HF_HUB_OFFLINE:
+            reason = "was not downloaded before (HF_HUB_OFFLINE is set)"
+            remedy = "name a local directory, or unset HF_HUB_OFFLINE to download it"
+        message = f"there is no directory {name}, and a model of that name {reason}"
+        raise ModelError(message, where=name, remedy=remedy) from None
 
 
 def _bert(spec: ModelSpec, layers: int, width: int, num_heads: int, dropout: float) -> PretrainedConfig:
@@ -120,32 +137,55 @@ def _gpt(spec: ModelSpec, layers: int, width: int, num_heads: int, dropout: floa
 
 def _config(raw: dict[str, Any], directory: Path) -> PretrainedConfig:
     model_type = raw.get("model_type")
-    if model_type in heads.OWN:
+    if isinstance(model_type, str) and model_type in heads.OWN:
         return _guarded(lambda: heads.OWN[model_type][0].from_dict(raw), str(directory))
-    return _guarded(lambda: AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False), str(directory))
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        message = f"transformers {transformers.__version__} has no architecture {model_type!r} (model_type of config.json)"
+        remedy = "use a newer transformers, or a model of an architecture that it has"
+        raise ModelError(message, where=str(directory), remedy=remedy)
+    load = partial(AutoConfig.from_pretrained, directory, local_files_only=True, trust_remote_code=False)
+    return _guarded(load, str(directory))
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
     for name, value in config.to_dict().items():
-        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, int | float):
+        if ("dropout" in name or name.endswith("_pdrop")) and type(value) in (int, float):
             setattr(config, name, dropout)
 
 
-def _judge(cls: type[PreTrainedModel], info: dict[str, Any], where: str) -> None:
-    """Every weight of the class must come from the file; of what else the file holds, only the body's own is refused."""
-    if mismatched := list(info.get("mismatched_keys", ())):
+def _judge(made: PreTrainedModel, info: dict[str, Any], where: str) -> None:
+    """Every weight of the model must come from the file; of what else the file holds, only the body's own is refused.
+
+    A body without a head may lack the weights of its pooler: it loses the pooler, and `adapt` draws one if a head reads it.
+    """
+    remedy = "config.json and the weights do not belong together: copy or download both again"
+    if mismatched := sorted(info["mismatched_keys"]):
         name, theirs, ours = mismatched[0]
-        raise ModelError(f"{name} is {tuple(theirs)} in the file, but the config asks for {tuple(ours)}", where=where)
-    pooler = f"{cls.base_model_prefix}.pooler."
+        message = f"{name} is {tuple(theirs)} in the file, but the config asks for {tuple(ours)}"
+        raise ModelError(message, where=where, remedy=remedy)
     missing = sorted(info["missing_keys"])
+    if missing and made.base_model is made and all(name.startswith(f"{heads.POOLER}.") for name in missing):
+        setattr(made, heads.POOLER, None)
+        missing = []
     if missing:
-        raise ModelError(f"{len(missing)} weights are missing: {_few(missing)}", where=where, remedy="copy or download it again")
+        raise ModelError(f"{_counted(missing, 'is', 'are')} missing: {_few(missing)}", where=where, remedy=remedy)
     unexpected = sorted(info["unexpected_keys"])
-    odd = [n for n in unexpected if n.startswith(f"{cls.base_model_prefix}.") and not n.startswith(pooler) and "position_ids" not in n]
-    if odd:
-        raise ModelError(f"{len(odd)} weights have no place in the model: {_few(odd)}", where=where)
+    if odd := [name for name in unexpected if _is_of_body(name, made)]:
+        raise ModelError(f"{_counted(odd, 'has', 'have')} no place in the model: {_few(odd)}", where=where, remedy=remedy)
     if unexpected:
         console.notice(f"left out of {where}: {_few(unexpected)}")
+
+
+def _is_of_body(name: str, made: PreTrainedModel) -> bool:
+    """Whether a weight that the model has no place for belongs to its body; poolers and stored positions may be left out."""
+    prefix, parts = made.base_model_prefix, name.split(".")
+    inner = parts[1:] if parts[0] == prefix else parts
+    is_within = parts[0] == prefix or parts[0] in dict(made.base_model.named_children())
+    return is_within and inner[0] != heads.POOLER and "position_ids" not in name
+
+
+def _counted(names: list[str], one: str, many: str) -> str:
+    return f"1 weight {one}" if len(names) == 1 else f"{len(names)} weights {many}"
 
 
 def _few(names: list[str]) -> str:
@@ -154,19 +194,34 @@ def _few(names: list[str]) -> str:
 
 def _with_attention(wanted: str, make: Callable[[str], T]) -> T:
     if wanted != "auto":
-        return make(wanted)
+        try:
+            return make(wanted)
+        except ImportError as e:
+            remedy = "install it, or use model.attention=auto"
+            raise ResourceError(f"model.attention={wanted}: {_told(e)}", remedy=remedy) from None
+        except ValueError as e:
+            if "attn_implementation" not in str(e):
+                raise
+            raise ConfigError([f"model.attention: the architecture has no {wanted}: use model.attention=auto"]) from None
     try:
         return make("sdpa")
     except ValueError:  # the architecture has no SDPA
         return make("eager")
 
 
-def _guarded(load: Callable[[], T], where: str, remedy: str | None = None) -> T:
+def _guarded(load: Callable[[], T], where: str) -> T:
     """What goes wrong in a library as a ModelError: they raise whatever lies beneath."""
     try:
         return load()
-    except MemoryError:
+    except (MemoryError, LlmtuneError):
         raise
     except Exception as e:
-        told = (str(e).strip() or type(e).__name__).splitlines()[0]
-        raise ModelError(f"cannot be loaded: {told}", where=where, remedy=remedy) from None
+        raise ModelError(f"the model cannot be loaded: {_told(e)}", where=where, remedy=checks.SAVED) from None
+
+
+def _told(error: Exception) -> str:
+    """The first line of a message; the second, too, where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines or " " not in lines[0]:  # as of a KeyError
+        return f"{type(error).__name__} {''.join(lines[:1])}".strip()
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

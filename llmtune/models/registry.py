@@ -1,12 +1,13 @@
 """The table of architectures: build one, read a saved one, give a trained one another head."""
 
+import os
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from llmtune import paths
 from llmtune.config.sections.model import LstmModel, MlpModel, ModelConfig
-from llmtune.errors import ModelError
+from llmtune.errors import DataError, ModelError
 from llmtune.models import heads, pretrained
 from llmtune.models.heads import adapt
 from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification
@@ -29,7 +30,7 @@ def build(model: ModelConfig, spec: ModelSpec) -> PreTrainedModel:
     if model.pretrained is None:
         return pretrained.from_scratch(model, spec)
     directory = locate(model.pretrained, model.revision)
-    return adapt(load(directory, dropout=model.dropout, attention=model.attention), spec)
+    return adapt(load(directory, task=spec.task, dropout=model.dropout, attention=model.attention), spec)
 
 
 def locate(name: str, revision: str | None = None) -> Path:
@@ -38,11 +39,16 @@ def locate(name: str, revision: str | None = None) -> Path:
     Raises:
         ModelError: there is none, or the hub does not give it.
     """
-    path = paths.resolve(name)
-    if path.is_dir():
+    try:
+        path = paths.resolve(name)
+    except DataError as e:
+        raise ModelError(e.message, where=e.where, remedy=e.remedy) from None
+    if os.path.isdir(path):  # which is False, too, for what can be no path
         return path.resolve()
     if name.startswith(paths.PREFIX) or path.is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise ModelError(f"there is no directory {name}", remedy="name a directory, package:NAME/PATH, or a model of the hub")
+        raise ModelError(
+            f"there is no directory {name}", where=name, remedy="name a directory, package:NAME/PATH, or a model of the hub"
+        )
     return pretrained.download(name, revision)
 
 
