@@ -37,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "finetune": Verb("train on from a run or a model directory", "finetune", "[RUN] [+recipe=NAME]", 0, 1, sweeps=True),
     "export": Verb("write a run's model for others, checked against it", "export", "RUN", 1, 1),
     "predict": Verb("predict lines of a file or of standard input, to JSONL", "predict", "RUN [FILE]", 1, 2),
+    "verify": Verb("check a run or an export against its manifests", "verify", "RUN", 1, 1),
     "list": Verb("recipes, groups, and the options of a group", "list", "[recipes|GROUP]", 0, 1),
     "show": Verb("the composed, checked config as YAML", "show", "[VERB [RUN]] [+recipe=NAME]", 0, 3),
     "schema": Verb("the JSON schema of a verb's config", "schema", "[VERB]", 0, 1),

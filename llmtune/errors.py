@@ -79,10 +79,18 @@ class ResourceError(LlmtuneError):
 
 
 class DivergedError(LlmtuneError):
-    """A loss or gradient is no longer a finite number."""
+    """A loss or gradient is no longer a finite number.
+
+    Args:
+        rows: the examples of the step.
+    """
 
     exit_code = 6
     title = "Diverged"
+
+    def __init__(self, message: str, *, rows: Sequence[int] = (), where: str | None = None, remedy: str | None = None):
+        super().__init__(message, where=where, remedy=remedy)
+        self.rows = list(rows)
 
 
 class Interrupted(LlmtuneError):

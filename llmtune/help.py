@@ -44,6 +44,7 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("llmtune predict runs/lstm_cls/latest reviews.txt output=scores.jsonl", "each line of a file"),
         ("echo 'a fine film' | llmtune predict runs/lstm_cls/latest", "standard input"),
     ],
+    "verify": [("llmtune verify runs/lstm_cls/latest", "every checkpoint, export and log of the run")],
     "list": [
         ("llmtune list", "recipes and groups"),
         ("llmtune list recipes", "recipes with their whole headers"),

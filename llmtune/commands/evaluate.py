@@ -20,27 +20,31 @@ def run(args: list[str], options: "Options") -> int:
 
 def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
     """Score and write; returns the metrics and the folder with metrics.json, predictions.jsonl and report.html."""
-    from llmtune.commands import runs, stage
+    from llmtune.commands import rows, runs
     from llmtune.errors import DataError
     from llmtune.evaluation.evaluate import evaluate
     from llmtune.evaluation.writing import write_evaluation
-    from llmtune.training import precision
+    from llmtune.training import precision, run_dir
     from llmtune.training.restore import restore
 
     directory = runs.run_of(config.run)
     trained = runs.stage_config(directory)
     precision.set_up(config.hardware, exact=True)
-    compute = precision.choose(config.hardware, precision=config.evaluation.precision, is_transformer=trained.model.type not in ("lstm", "mlp"))
     restored = restore(config.run, which=config.checkpoint)
+    is_transformer = not restored.model.config.model_type.startswith("llmtune_")
+    compute = precision.choose(config.hardware, precision=config.evaluation.precision, is_transformer=is_transformer)
     task = restored.task()
     if config.file:
-        split, name = stage.prepare_file(config.file, trained, restored), Path(config.file).stem
+        split, name = rows.of_file(config.file, trained, restored), Path(config.file).name
     else:
-        ready = stage.prepare_stage(trained)
-        name = config.split
+        ready, name = rows.of_run(trained, restored), config.split
         if name not in ready.splits:
-            raise DataError(f"the run has no {name} rows", remedy=f"there are: {', '.join(ready.splits)}; or name a file: file=...")
+            raise DataError(
+                f"the run has no {name} rows", remedy=f"there are: {', '.join(ready.splits)}; or name a file: file=..."
+            )
         split = ready.splits[name]
+    if restored.directory.resolve() != run_dir.locate_checkpoint(directory).resolve():
+        name += f"-{restored.directory.name}"  # the plain name is the best checkpoint's
     model = restored.model.to(compute.device)
     found = evaluate(model, task, split, batch_size=config.evaluation.batch_size, compute=compute, seed=trained.seed)
     target = directory / "evaluation" / name

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from llmtune.config.schema import ExportVerbConfig
 
 
+PARITY = "parity.json"
+
+
 def run(args: list[str], options: "Options") -> int:
     config = compose("export", args, config_dir=options.config_dir).config
     parity, directory = export_run(config)
@@ -21,24 +24,23 @@ def run(args: list[str], options: "Options") -> int:
 
 
 def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
-    """Write every export; returns what parity.json holds, and the folder. A folder appears complete or not at all.
+    """Write every export; returns what parity.json holds of them, and the folder. A folder appears complete or not at all.
 
     Raises:
         ModelError: an export does not give what the checkpoint gives; it is not kept.
     """
-    from llmtune.commands import runs, stage
+    from llmtune.commands import rows, runs
     from llmtune.errors import DataError
     from llmtune.export import Bundle, parity, registry
     from llmtune.tasks.base import Draw
-    from llmtune.training import precision
-    from llmtune.training.checkpoint import write_json
+    from llmtune.training import checkpoint, precision
     from llmtune.training.restore import restore
 
     precision.set_up(config.hardware, exact=True)
     directory = runs.run_of(config.run)
     trained = runs.stage_config(directory)
     restored = restore(config.run, which=config.checkpoint)
-    task, ready = restored.task(), stage.prepare_stage(trained)
+    task, ready = restored.task(), rows.of_run(trained, restored)
     rows_from = next((name for name in ("test", "validation", "train") if name in ready.splits), None)
     if rows_from is None:
         raise DataError("the run has no rows to compare an export on", where=str(directory))
@@ -47,8 +49,10 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     card = _facts(trained, directory, restored.directory)
     bundle = Bundle(restored.model.eval(), restored.tokenizer_dir, restored.facts, card)
     target = Path(config.output) if config.output else directory / "export"
+    for name in config.export:
+        _refuse_foreign(target / name)
     target.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {"rows_from": rows_from, "exports": {}}
+    found = {}
     for name, export in config.export.items():
         console.notice(f"exporting {name}, compared with the checkpoint on {num_rows:,} {rows_from} rows")
         temporary = target / f".tmp-{name}.{uuid.uuid4().hex[:8]}"
@@ -56,7 +60,7 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
             registry.write(export, bundle, temporary)
             chunks = (range(i, min(i + 32, num_rows)) for i in range(0, num_rows, 32))
             batches = (_collate(task, split, indices, Draw(trained.seed, 0, training=False)) for indices in chunks)
-            found["exports"][name] = parity.check(export, bundle, temporary, batches)
+            compared = parity.check(export, bundle, temporary, batches)
             final = target / name
             if final.exists():  # an earlier export of this run
                 final.rename(temporary.with_suffix(".old"))
@@ -64,8 +68,34 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
         finally:
             for leftover in (temporary, temporary.with_suffix(".old")):
                 shutil.rmtree(leftover, ignore_errors=True)
-    write_json(target / "parity.json", found)
-    return found, target
+        found[name] = {**export.model_dump(), "checkpoint": restored.directory.name, "rows_from": rows_from, **compared}
+        checkpoint.write_json(target / PARITY, {"exports": {**_parity_of(target), name: found[name]}})
+    return {"exports": found}, target
+
+
+def missing(directory: Path, exports: dict[str, Any]) -> dict[str, Any]:
+    """Those exports that a run does not hold yet of its best checkpoint."""
+    best, known = (directory / "checkpoints" / "best").resolve().name, _parity_of(directory / "export")
+    asked = {name: {**export.model_dump(), "checkpoint": best} for name, export in exports.items()}
+    return {name: exports[name] for name, facts in asked.items() if not facts.items() <= known.get(name, {}).items()}
+
+
+def _parity_of(target: Path) -> dict[str, Any]:
+    """What parity.json tells of the exports that are still there."""
+    from llmtune.training.checkpoint import read_json
+
+    told = read_json(target / PARITY)["exports"] if (target / PARITY).is_file() else {}
+    return {name: facts for name, facts in told.items() if (target / name).is_dir()}
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """A folder that is no earlier export would be lost."""
+    from llmtune.errors import ResourceError
+
+    if directory.exists() and not (directory / "llmtune.json").is_file():
+        raise ResourceError(
+            "a folder that is no export is in the way", where=str(directory), remedy="choose another one: output=..."
+        )
 
 
 def tell_parity(parity: dict[str, Any], directory: Path) -> None:
@@ -77,8 +107,8 @@ def tell_parity(parity: dict[str, Any], directory: Path) -> None:
 
 
 def _collate(task: Any, split: Any, indices: range, draw: Any) -> Any:
-    rows = split.rows(list(indices))
-    return task.collate([{**row, "id": i} for row, i in zip(rows, indices, strict=True)], draw)
+    stored = split.rows(list(indices))
+    return task.collate([{**row, "id": i} for row, i in zip(stored, indices, strict=True)], draw)
 
 
 def _facts(trained: Any, directory: Path, checkpoint: Path) -> dict[str, Any]:

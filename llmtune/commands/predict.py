@@ -1,6 +1,7 @@
 """`llmtune predict RUN [FILE]`: lines of a file or of standard input to one JSON object each."""
 
 import contextlib
+import gzip
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from llmtune.config.compose import compose
 from llmtune.errors import DataError
+from llmtune.evaluation.files import replacing
 
 if TYPE_CHECKING:
     from llmtune.cli import Options
@@ -43,10 +45,10 @@ def _output(name: str) -> Iterator[TextIO]:
         yield sys.stdout
         return
     path = Path(name)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", encoding="utf-8") as file:
+    if not path.parent.is_dir() or path.is_dir():
+        raise DataError("is no file that could be written", where=name, remedy="output=FILE, in a folder that exists")
+    with replacing(path) as file:
         yield file
-    temporary.replace(path)
 
 
 def _chunks(file: str, description: dict[str, Any], run: str, size: int) -> Iterator[dict[str, Sequence]]:
@@ -57,16 +59,34 @@ def _chunks(file: str, description: dict[str, Any], run: str, size: int) -> Iter
         from llmtune.data import sources
 
         data = runs.stage_config(runs.run_of(run)).data
-        changes = {"train_file": file, "validation_file": None, "test_file": None, "where": {}, "max_rows": None, "label_column": None}
+        changes = {
+            "train_file": file,
+            "validation_file": None,
+            "test_file": None,
+            "where": {},
+            "max_rows": None,
+            "label_column": None,
+        }
         table = sources.load(data.model_copy(update={**changes, "format": "auto"}), need_label=False, seed=0)["train"]
-        for batch in table.select([c for c in ("text", "text_pair", "features") if c in table.column_names]).to_batches(max_chunksize=size):
+        for batch in table.select([c for c in ("text", "text_pair", "features") if c in table.column_names]).to_batches(
+            max_chunksize=size
+        ):
             yield batch.to_pydict()
         return
     with _input(file) as stream:
         numbered = ((number, line.rstrip("\r\n")) for number, line in enumerate(stream, 1))
         lines = ((number, line) for number, line in numbered if line.strip())
-        while chunk := list(islice(lines, size)):
+        while chunk := _next(lines, size, file):
             yield _columns(chunk, description, file)
+
+
+def _next(lines: Iterator[tuple[int, str]], size: int, file: str) -> list[tuple[int, str]]:
+    try:
+        return list(islice(lines, size))
+    except UnicodeDecodeError as e:
+        raise DataError(f"is no UTF-8 text: {e.reason}", where=file, remedy="convert it: iconv -f OLD -t UTF-8") from None
+    except (EOFError, gzip.BadGzipFile) as e:
+        raise DataError(f"is no whole gzip file: {e}", where=file) from None
 
 
 @contextlib.contextmanager
@@ -78,7 +98,7 @@ def _input(file: str) -> Iterator[TextIO]:
     path = Path(file)
     if not path.is_file():
         raise DataError(f"there is no file {file}", remedy="name a file of lines or a table, or - for standard input")
-    with path.open(encoding="utf-8") as stream:
+    with (gzip.open if file.endswith(".gz") else open)(path, "rt", encoding="utf-8") as stream:
         yield stream
 
 
@@ -92,7 +112,9 @@ def _columns(lines: list[tuple[int, str]], description: dict[str, Any], file: st
             except ValueError:
                 values = []
             if len(values) != len(names):
-                raise DataError(f"expected {len(names)} numbers ({', '.join(names)}), got {line[:80]!r}", where=f"{file}:{number}")
+                raise DataError(
+                    f"expected {len(names)} numbers ({', '.join(names)}), got {line[:80]!r}", where=f"{file}:{number}"
+                )
             rows.append(values)
         return {"features": rows}
     if description.get("has_pairs"):

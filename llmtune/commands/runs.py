@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +11,90 @@ from llmtune import console
 from llmtune.config import saved
 from llmtune.config.compose import Composed
 from llmtune.config.schema import StageConfig, TrainConfig
+from llmtune.data.prepared import Prepared, inputs_of
 from llmtune.errors import CheckpointError
-from llmtune.training import run_dir
+from llmtune.training import checkpoint, run_dir
 
 # What may differ between a run and the command that goes on with it.
-NOT_COMPARED = {"training.resume", "output_dir", "run_name", "export", "finetune", "evaluation.batch_size", "hardware.num_workers"}
+NOT_COMPARED = {
+    "training.resume",
+    "output_dir",
+    "run_name",
+    "export",
+    "finetune",
+    "evaluation.batch_size",
+    "hardware.num_workers",
+}
 
 
-def open_run(composed: Composed, *, verb: str, takes_finished: bool) -> Path:
-    """The run directory: one to go on with if `training.resume` allows and there is one, else a new one.
+def find_run(composed: Composed, ready: Prepared, *, takes_finished: bool) -> Path | None:
+    """The run directory to go on with: if `training.resume` allows and there is one.
 
     Args:
         composed: the config.
-        verb: for the comment in config.yaml.
+        ready: its rows; a finished run of other rows is another run.
         takes_finished: whether a finished run of the same config will do, so that a later stage can go on there.
 
     Raises:
         CheckpointError: training.resume=must and there is nothing to resume, or the named run has another config.
     """
     config: TrainConfig = composed.config
-    resume, parent = config.training.resume, Path(config.output_dir) / (config.run_name or config.task.type)
-    is_same = _same_config(composed.tree)
+    resume, parent = config.training.resume, _parent(config)
     if resume not in ("auto", "never", "must"):
         run = Path(resume)
         if not (run / run_dir.CONFIG).is_file():
-            raise CheckpointError(f"training.resume={resume} is no run directory", remedy="training.resume=auto finds the run itself")
-        if not is_same(run):
-            raise CheckpointError("the run was started with another config", where=str(run / run_dir.CONFIG), remedy="training.resume=never")
+            raise CheckpointError(
+                f"training.resume={resume} is no run directory", remedy="training.resume=auto finds the run itself"
+            )
+        if differences := saved.differences(run / run_dir.CONFIG, composed.tree, apart_from=NOT_COMPARED):
+            raise CheckpointError(
+                f"the run was started with another config: {'; '.join(differences)}",
+                where=str(run / run_dir.CONFIG),
+                remedy="undo the change, or training.resume=never starts a new run",
+            )
         return run.resolve()
-    found = run_dir.find_same(parent, lambda r: is_same(r) and (takes_finished or not run_dir.is_finished(r)))
-    if resume != "never" and found:
-        return _pointed_to(found)
+    if resume == "never":
+        return None
+    for run in run_dir.runs_below(parent):
+        if saved.same(run / run_dir.CONFIG, composed.tree, apart_from=NOT_COMPARED) and (
+            not run_dir.is_finished(run) or (takes_finished and is_of(run, ready))
+        ):
+            return _pointed_to(run)
     if resume == "must":
-        raise CheckpointError("there is no unfinished run of this config", where=str(parent), remedy="training.resume=auto starts one")
-    run = run_dir.create(parent)
+        raise CheckpointError(
+            "there is no unfinished run of this config", where=str(parent), remedy="training.resume=auto starts one"
+        )
+    return None
+
+
+def new_run(composed: Composed, *, verb: str) -> Path:
+    """A new run directory with its config.yaml."""
+    run = run_dir.create(_parent(composed.config))
     saved.write(run / run_dir.CONFIG, composed.tree, header=f"llmtune {verb}, resolved")
     return _pointed_to(run)
+
+
+def find_stage(run: Path, tree: dict[str, Any], ready: Prepared) -> Path | None:
+    """The second stage of a run, if it has one with this config and these rows."""
+    for stage in _stages(run):
+        if saved.same(stage / run_dir.CONFIG, tree, apart_from=NOT_COMPARED | {"model.path"}) and (
+            not run_dir.is_finished(stage) or is_of(stage, ready)
+        ):
+            return stage
+    return None
+
+
+def new_stage(run: Path, tree: dict[str, Any]) -> Path:
+    """A new second stage: `finetune` in the run, or `finetune-2`, ... beside one of another config."""
+    stage = next(place for place in _places(run) if not (place / run_dir.CONFIG).is_file())
+    stage.mkdir(exist_ok=True)
+    saved.write(stage / run_dir.CONFIG, tree, header="the finetune stage of llmtune run, resolved")
+    return stage
+
+
+def is_of(run: Path, ready: Prepared) -> bool:
+    """Whether a finished run was trained on these rows' source files."""
+    return checkpoint.read_json(run / "checkpoints" / "best" / "llmtune.json").get("data", {}).get("inputs") == inputs_of(ready)
 
 
 def stage_config(run: Path) -> StageConfig:
@@ -67,13 +116,17 @@ def run_of(path: str) -> Path:
 
 def tell_result(result: dict[str, Any], run: Path) -> None:
     """The closing table of a training stage."""
-    rows = [("run", str(run)), ("steps", f"{result['steps']} of {result['total_steps']}{' (stopped early)' if result['stopped_early'] else ''}")]
+    rows = [
+        ("run", str(run)),
+        ("steps", f"{result['steps']} of {result['total_steps']}{' (stopped early)' if result['stopped_early'] else ''}"),
+    ]
     if result["value"] is not None:
         rows.append(("best checkpoint", f"step {result['best_step']}, validation {result['metric']} {result['value']:.4f}"))
         rows += [(f"validation {name}", shown) for name, shown in metric_rows(result["metrics"]) if name != result["metric"]]
     rows.append(("training time", f"{result['train_seconds']:.1f} s"))
     if result["tokens_per_second"]:
-        rows.append(("throughput", f"{result['tokens_per_second']:,.0f} tokens/s, {result['padding_share']:.0%} padding, {result['wait_share']:.1%} waiting"))
+        shares = f"{result['padding_share']:.0%} padding, {result['wait_share']:.1%} waiting"
+        rows.append(("throughput", f"{result['tokens_per_second']:,.0f} tokens/s, {shares}"))
     rows.append(("weights", str(run / "checkpoints" / "best")))
     console.result_table("trained", rows)
 
@@ -96,13 +149,19 @@ def report_result(result: dict[str, Any], run: Path) -> None:
         Path(path).write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _same_config(tree: dict[str, Any]) -> Callable[[Path], bool]:
-    return lambda run: saved.same(run / run_dir.CONFIG, tree, apart_from=NOT_COMPARED)
+def _places(run: Path) -> Iterator[Path]:
+    return (run / ("finetune" if number == 1 else f"finetune-{number}") for number in count(1))
+
+
+def _stages(run: Path) -> Iterator[Path]:
+    return takewhile(lambda place: (place / run_dir.CONFIG).is_file(), _places(run))
+
+
+def _parent(config: TrainConfig) -> Path:
+    return Path(config.output_dir) / (config.run_name or config.task.type)
 
 
 def _pointed_to(run: Path) -> Path:
     """Let `latest` beside a run name it."""
-    from llmtune.training import checkpoint
-
     checkpoint.point(run.parent / "latest", run)
     return run

@@ -1,6 +1,5 @@
 """`llmtune train`: from data and a model to the best checkpoint."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmtune import console
@@ -17,10 +16,14 @@ def run(args: list[str], options: "Options", *, verb: str = "train") -> int:
     from llmtune.commands import runs, stage  # torch from here on
     from llmtune.training.distributed import Ranks
 
-    ranks = Ranks(composed.config.hardware)
-    directory = Path(ranks.from_main(lambda: str(runs.open_run(composed, verb=verb, takes_finished=False))))
-    result = stage.train_stage(composed.config, directory, ranks)
-    runs.tell_result(result, directory)
-    if ranks.is_main:
-        runs.report_result(result, directory)
+    with Ranks(composed.config.hardware) as ranks:
+        result, directory = stage.train_stage(
+            composed.config,
+            ranks,
+            find=lambda ready: runs.find_run(composed, ready, takes_finished=False),
+            create=lambda: runs.new_run(composed, verb=verb),
+        )
+        runs.tell_result(result, directory)
+        if ranks.is_main:
+            runs.report_result(result, directory)
     return 0

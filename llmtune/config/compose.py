@@ -86,7 +86,9 @@ def compose(verb: str, args: Sequence[str], *, config_dir: Path | None = None) -
     problems += [p for key in request.deletes for p in _delete(tree, key, library)]
     tree = _without_unset(tree)
     if verb == "finetune":
-        tree = for_finetune(tree, {key: _value_at(tree, key) for key in request.values}, library)
+        values = {key: _value_at(tree, key) for key in request.values}
+        tree, found = for_finetune(tree, values, request.choices, library)
+        problems += found
     elif isinstance(tree.get("finetune"), dict):
         tree["finetune"], found = complete_finetune(tree, library)
         problems += found

@@ -39,16 +39,30 @@ def read(path: Path) -> tuple[TrainConfig, list[str]]:
 def same(path: Path, tree: dict[str, Any], *, apart_from: set[str]) -> bool:
     """Whether a saved config says the same as a composed one; `apart_from` names dotted keys that do not count."""
     try:
-        saved = read(path)[0].model_dump(mode="json")
+        return not differences(path, tree, apart_from=apart_from)
     except (ConfigError, CheckpointError):
         return False
-    return _without(saved, apart_from) == _without(tree, apart_from)
 
 
-def _without(tree: dict[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:
-    return {
-        k: _without(v, keys, f"{prefix}{k}.") if isinstance(v, dict) else v for k, v in tree.items() if f"{prefix}{k}" not in keys
-    }
+def differences(path: Path, tree: dict[str, Any], *, apart_from: set[str]) -> list[str]:
+    """What a composed config says otherwise than a saved one, as `key: old -> new`; see `same`.
+
+    Raises:
+        CheckpointError, ConfigError: see `read`.
+    """
+    old, new = (_flat(t, apart_from) for t in (read(path)[0].model_dump(mode="json"), tree))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in changed]
+
+
+def _flat(tree: dict[str, Any], leave_out: set[str], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key; an empty mapping is a value."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if key not in leave_out:
+            flat |= _flat(value, leave_out, f"{key}.") if isinstance(value, dict) and value else {key: value}
+    return flat
 
 
 def _with_missing(tree: dict[str, Any], library: Library, prefix: str = "") -> tuple[dict[str, Any], list[str]]:

@@ -40,17 +40,26 @@ def complete_finetune(tree: dict, library: Library) -> tuple[dict[str, Any], lis
     return stage, problems
 
 
-def for_finetune(tree: dict, values: dict[str, Any], library: Library) -> dict[str, Any]:
-    """The config of `llmtune finetune`: the recipe's finetune section if it has one, and always model=run.
+def for_finetune(
+    tree: dict, values: dict[str, Any], choices: dict[str, list[str]], library: Library
+) -> tuple[dict[str, Any], list[str]]:
+    """The config of `llmtune finetune`: the recipe's finetune section if it has one, and always model=run; and what is wrong.
 
     Args:
         tree: the composed config.
         values: the values of the command line by key; they win over the section.
+        choices: the options of groups that the command line names; they win over the section, too.
         library: supplies the values of absent keys.
     """
+    problems = []
+    if set(choices.get("tokenizer", ())) - {"auto", "pretrained"}:
+        problem = "would not fit the model's weights, which have a tokenizer of their own"
+        problems.append(f"tokenizer={choices['tokenizer'][0]}: {problem}")
     path = tree.get("model", {}).get("path")
     if isinstance(tree.get("finetune"), dict):
-        stage, _ = complete_finetune(tree, library)
+        section = {key: value for key, value in tree["finetune"].items() if key not in choices}
+        stage, found = complete_finetune({**tree, "finetune": section}, library)
+        problems += found
     else:
         tokenizer = tree.get("tokenizer", {})
         stage = {key: tree[key] for key in StageConfig.model_fields if key in tree}
@@ -66,7 +75,7 @@ def for_finetune(tree: dict, values: dict[str, Any], library: Library) -> dict[s
         if parents and parents[0] != "finetune":
             node[last] = value
     rest = {key: value for key, value in tree.items() if key not in StageConfig.model_fields}
-    return {**rest, **stage, "finetune": None}
+    return {**rest, **stage, "finetune": None}, problems
 
 
 def _merge(base: dict, change: dict) -> dict:

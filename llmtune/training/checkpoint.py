@@ -5,9 +5,7 @@ what the task is (llmtune.json), the optimizer, the trainer's counters, and last
 every file. Where most weights are frozen it holds the learned ones and the digest of those they were added to.
 """
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -19,10 +17,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from llmtune.errors import CheckpointError, ResourceError
+from llmtune.training import manifest
 
-MANIFEST = "MANIFEST.json"
 STEP_NAME = re.compile(r"^step-(\d{6,})$")
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -71,17 +68,11 @@ def save(directory: Path, state: State, *, step: int) -> Path:
         save_file(_storable(state.optimizer), temporary / "optimizer.safetensors")
         write_json(temporary / "llmtune.json", state.description, sync=False)
         write_json(temporary / "trainer.json", state.trainer, sync=False)
-        files = {}
-        for file in sorted(temporary.iterdir()):
-            flush(file)
-            files[file.name] = {"size": file.stat().st_size, "sha256": sha256(file)}
-        manifest = {"format": FORMAT, "step": step, "fingerprint": state.fingerprint, "files": files}
-        write_json(temporary / MANIFEST, manifest, sync=True)
-        flush(temporary)
+        manifest.write(temporary, step=step, fingerprint=state.fingerprint)
         if final.exists():  # the same step of an earlier attempt that was found damaged
-            shutil.rmtree(final)
+            _trash(final)
         temporary.rename(final)
-        flush(directory)
+        manifest.sync(directory)
     except OSError as e:
         raise ResourceError(
             f"the checkpoint of step {step} could not be written: {e.strerror or e}",
@@ -94,28 +85,16 @@ def save(directory: Path, state: State, *, step: int) -> Path:
 
 
 def verify(checkpoint: Path) -> dict[str, Any]:
-    """Check every file against the manifest; returns the manifest.
+    """Check a step directory against its manifest, which is returned.
 
     Raises:
-        CheckpointError: something is missing, altered, added as a link, or of a newer format.
+        CheckpointError: something is missing, altered, a link, of another step, or of a newer format.
     """
-    path = checkpoint / MANIFEST
-    if not path.is_file():
-        raise CheckpointError("the checkpoint has no manifest: its writing was interrupted", where=str(checkpoint))
-    try:
-        manifest = json.loads(path.read_bytes())
-        files = manifest["files"]
-        if manifest["format"] > FORMAT:
-            raise CheckpointError(f"the checkpoint has format {manifest['format']}", where=str(path), remedy="use a newer llmtune")
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError("the manifest is damaged", where=str(path)) from None
-    for name, entry in files.items():
-        file = checkpoint / name
-        if file.is_symlink() or not file.is_file():
-            raise CheckpointError(f"{name} is missing or no plain file", where=str(checkpoint))
-        if file.stat().st_size != entry["size"] or sha256(file) != entry["sha256"]:
-            raise CheckpointError(f"{name} is damaged: its content differs from the manifest", where=str(checkpoint))
-    return manifest
+    content = manifest.verify(checkpoint)
+    match = STEP_NAME.match(checkpoint.name)
+    if match and content.get("step") != int(match[1]):
+        raise CheckpointError(f"the manifest is that of step {content.get('step')}", where=str(checkpoint))
+    return content
 
 
 def steps(directory: Path) -> list[tuple[int, Path]]:
@@ -140,11 +119,9 @@ def rotate(directory: Path, *, keep: int, protected: set[Path]) -> None:
     for leftover in [*directory.glob(".tmp-*"), *directory.glob(".trash-*")]:
         shutil.rmtree(leftover, ignore_errors=True)
     kept_safe = {p.resolve() for p in protected}
-    removable = [path for _, path in steps(directory)[:-keep] if path.resolve() not in kept_safe]
-    for path in removable:
-        trash = directory / f".trash-{path.name}.{uuid.uuid4().hex[:8]}"
-        path.rename(trash)
-        shutil.rmtree(trash, ignore_errors=True)
+    for _, path in steps(directory)[:-keep]:
+        if path.resolve() not in kept_safe:
+            _trash(path)
 
 
 def point(link: Path, target: Path) -> None:
@@ -203,27 +180,20 @@ def load_learned(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         parameter.data.copy_(tensors[name])
 
 
-def sha256(file: Path) -> str:
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def write_json(path: Path, content: Any, *, sync: bool = True) -> None:
     """Write a JSON file in one move: a reader sees the old one or the new one."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if sync:
-        flush(temporary)
+        manifest.sync(temporary)
     temporary.replace(path)
 
 
-def flush(path: Path) -> None:
-    """Have a file's content, or a directory's entries, on the disk itself."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _trash(directory: Path) -> None:
+    """Remove a step so that it is there whole or not at all."""
+    trash = directory.with_name(f".trash-{directory.name}.{uuid.uuid4().hex[:8]}")
+    directory.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """One or several processes: who this one is, and sums over all of them. accelerate does the work."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,12 +12,14 @@ import torch
 from torch import nn
 
 from llmtune.config.sections.training import HardwareConfig
+from llmtune.errors import LlmtuneError
 
 
 class Ranks:
     """The processes of a run. Under `accelerate launch` or torchrun there are several, else this one alone.
 
-    Every method but `is_main` and `prepare` is a meeting point: all ranks have to call it, in the same order.
+    Entered for as long as they work together. Every method but `is_main` and `prepare` is a meeting point: all ranks have to
+    call it, in the same order.
     """
 
     def __init__(self, hardware: HardwareConfig):
@@ -29,6 +32,15 @@ class Ranks:
             on_cpu = hardware.device == "cpu" or not torch.cuda.is_available()
             self._accelerator = Accelerator(cpu=on_cpu, gradient_accumulation_steps=1)
             self.rank, self.size = self._accelerator.process_index, self._accelerator.num_processes
+
+    def __enter__(self) -> "Ranks":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Part from the others, without waiting: the main rank may have hours of work left."""
+        if self._accelerator is not None:
+            gc.collect()  # wrapped models hold on to the connection, and its threads abort a process that ends before them
+            torch.distributed.destroy_process_group()
 
     @property
     def is_main(self) -> bool:
@@ -70,23 +82,30 @@ class Ranks:
         return int(total)
 
     def from_main(self, make: Callable[[], Any]) -> Any:
-        """What `make` gives on the main rank, on every rank: something like JSON."""
+        """What `make` gives on the main rank, on every rank: something like JSON. If it fails there, the others end quietly."""
         if self._accelerator is None:
             return make()
         from accelerate.utils import broadcast_object_list
 
-        box = [make() if self.is_main else None]
+        made, failure = None, None
+        if self.is_main:
+            try:
+                made = make()
+            except LlmtuneError as e:
+                failure = e
+        box = [made, failure and failure.exit_code]
         broadcast_object_list(box)
+        if failure is not None:
+            raise failure
+        if box[1] is not None:
+            raise SystemExit(box[1])
         return box[0]
 
     def main_first(self, make: Callable[[], Any]) -> Any:
         """What `make` gives here, after the main rank is done with it: the others find what it has left on the disk."""
-        if not self.is_main:
-            self.wait()
-        made = make()
-        if self.is_main:
-            self.wait()
-        return made
+        kept: list[Any] = []
+        self.from_main(lambda: kept.append(make()))
+        return kept[0] if kept else make()
 
     def wait(self) -> None:
         if self._accelerator is not None:

@@ -120,7 +120,8 @@ def _require_finite(loss: float, grad_norm: float, step: int, batches: list[Batc
         return
     rows = [int(i) for b in batches for i in b.example_ids]
     raise DivergedError(
-        f"step {step + 1}: the {'loss' if loss - loss != 0 else 'gradient'} is not a finite number; the weights were not changed",
-        where=f"train rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''} (batch written to diverged.json)",
+        f"step {step + 1}: the {'loss' if loss - loss != 0 else 'gradient'} is no finite number; the weights were not changed",
+        where=f"train rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''} (all of them in diverged.json)",
+        rows=rows,
         remedy="a smaller optimizer.lr, a longer warm-up, hardware.precision=fp32, or look at the rows named",
     )

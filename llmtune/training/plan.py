@@ -115,7 +115,8 @@ class _Collated(Dataset):
     def __getitem__(self, key: tuple[int, Sequence[int], bool]) -> Batch:
         epoch, indices, is_idle = key
         rows = self._split.rows(indices)
-        batch = self._task.collate([{**row, "id": int(i)} for row, i in zip(rows, indices, strict=True)], Draw(self._seed, epoch))
+        examples = [{**row, "id": int(i)} for row, i in zip(rows, indices, strict=True)]
+        batch = self._task.collate(examples, Draw(self._seed, epoch))
         return batch if not is_idle else Batch(batch.inputs, batch.targets, batch.example_ids, batch.lengths, 0.0)
 
 

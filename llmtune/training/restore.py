@@ -16,7 +16,7 @@ from llmtune.models import registry as models
 from llmtune.models.spec import ModelSpec
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.base import Task
-from llmtune.training import checkpoint, run_dir
+from llmtune.training import checkpoint, manifest, run_dir
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def restore(path: str | Path, *, which: str = "best") -> Restored:
         ModelError: its weights or config are unfit.
     """
     directory = run_dir.locate_checkpoint(paths.resolve(str(path)), which)
-    if (directory / checkpoint.MANIFEST).is_file():
+    if (directory / manifest.NAME).is_file():
         checkpoint.verify(directory)
     facts_file = directory / "llmtune.json"
     facts = checkpoint.read_json(facts_file) if facts_file.is_file() else {}

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,10 @@ CONFIG = "config.yaml"
 def create(parent: Path) -> Path:
     """A new folder named after the time; another run in the same second gets -2, -3, ..."""
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ResourceError("a file is in the way of the runs' folder", where=str(parent), remedy="output_dir=FOLDER") from None
     for number in range(1, 10_000):
         path = parent / (stamp if number == 1 else f"{stamp}-{number}")
         try:
@@ -35,13 +37,9 @@ def runs_below(parent: Path) -> list[Path]:
     return sorted((p for p in found if (p / CONFIG).is_file()), key=lambda p: (p / CONFIG).stat().st_mtime_ns, reverse=True)
 
 
-def find_same(parent: Path, is_same: Callable[[Path], bool]) -> Path | None:
-    """The newest run whose config says the same."""
-    return next((run for run in runs_below(parent) if is_same(run)), None)
-
-
 def is_finished(run: Path) -> bool:
-    return (run / RESULT).is_file()
+    """Whether training is complete and its result is still there."""
+    return (run / RESULT).is_file() and (run / "checkpoints" / "best").exists()
 
 
 def read_result(run: Path) -> dict[str, Any]:
@@ -59,7 +57,8 @@ def locate_checkpoint(path: Path, which: str = "best") -> Path:
     if (path / CONFIG).is_file():
         target = path / "checkpoints" / which
         if not target.exists():
-            raise CheckpointError(f"the run has no {which} checkpoint yet", where=str(path), remedy="train it first: llmtune train ...")
+            remedy = "train it first: llmtune train ..."
+            raise CheckpointError(f"the run has no {which} checkpoint yet", where=str(path), remedy=remedy)
         return target.resolve()
     if (path / "config.json").is_file() or (path / "llmtune.json").is_file():
         return path
@@ -80,9 +79,8 @@ class Lock:
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"
             self._file.close()
-            raise ResourceError(
-                f"the run is in use by process {owner}", where=str(self._path.parent), remedy="wait for it, or start another run"
-            ) from None
+            remedy = "wait for it, or start another run"
+            raise ResourceError(f"the run is in use by process {owner}", where=str(self._path.parent), remedy=remedy) from None
         self._file.seek(0)
         self._file.truncate()
         self._file.write(str(os.getpid()))

@@ -16,7 +16,7 @@ from llmtune.config.sections.training import OptimizerConfig, ScheduleConfig, Tr
 from llmtune.data.prepared import Split
 from llmtune.errors import CheckpointError, DivergedError, Interrupted
 from llmtune.tasks.base import Task
-from llmtune.training import checkpoint, optimizers, run_dir, schedules
+from llmtune.training import checkpoint, manifest, optimizers, run_dir, schedules
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.loop import StepResult, train_steps
@@ -37,7 +37,8 @@ class Trainer:
         model: opened for tuning, on its device.
         task: of the rows.
         split: the train rows.
-        evaluate: scores the model on the validation rows, None if the function that it is given says to stop; or there are none.
+        evaluate: scores the model on the validation rows, or gives None if the function that it is given says to stop; None
+            if there are no such rows.
         best_metric, higher_is_better: decide which checkpoint is the best.
         make_state: the checkpoint's content but for optimizer, trainer and fingerprint.
         fingerprint: must be equal for a resume.
@@ -62,6 +63,7 @@ class Trainer:
     seed: int
     num_workers: int
     compiled: nn.Module | None = None
+    _saved: int | None = None  # the step whose checkpoint is known to be good
     _seconds: float = 0.0
     _tokens: int = 0
     _positions: int = 0
@@ -79,6 +81,7 @@ class Trainer:
         start = last = self._resume()
         self.log = RunLog(self.run / "metrics.jsonl", until_step=start, is_writer=self.ranks.is_main)
         with contextlib.closing(self.log), StopRequest() as stop:
+            self._point_best()
             if start and self._is_evaluation_missing(start):
                 self._evaluate(start, stop)
             with console.progress("training", total=self.plan.total_steps, unit="steps", done=start) as advance:
@@ -86,20 +89,19 @@ class Trainer:
                     last = result.step
                     self._note(result)
                     advance(1, self._live_line(result))
-                    if self.ranks.largest(stop.exit_code or 0) or self._after_step(result, stop):
+                    if self._after_step(result, stop):
                         break
             exit_code = self.ranks.largest(stop.exit_code or 0)
+            stopped = f"stopped after step {last} of {self.plan.total_steps}"
             if exit_code and (not self._is_over(last) or self._is_evaluation_missing(last)):
-                if last > start or not checkpoint.steps(self.checkpoints):
-                    self._save(last)
-                raise Interrupted(
-                    f"stopped after step {last} of {self.plan.total_steps}; everything is saved",
-                    exit_code=exit_code,
-                    remedy="run the same command again to resume",
-                )
+                self._save(last)
+                remedy = "run the same command again to resume"
+                raise Interrupted(f"{stopped}; everything is saved", exit_code=exit_code, remedy=remedy)
             result = self._result(last)
             if self.ranks.is_main:
                 run_dir.finish(self.run, result)
+            if exit_code:
+                raise Interrupted(f"{stopped}; training is complete", exit_code=exit_code)
             return result
 
     @cached_property
@@ -146,15 +148,18 @@ class Trainer:
                 is_stopping=stop,
             )
         except DivergedError as e:
-            checkpoint.write_json(self.run / "diverged.json", {"message": e.message, "where": e.where})
+            if self.ranks.is_main:
+                checkpoint.write_json(self.run / "diverged.json", {"message": e.message, "rows": e.rows})
             raise
 
     def _after_step(self, result: StepResult, stop: StopRequest) -> bool:
-        """Log, save and evaluate as far as they are due. Returns whether training ends here."""
+        """Log, save and evaluate as far as they are due. Returns whether the loop ends here."""
         step = result.step
         is_last = step == self.plan.total_steps
         if step % self.training.log_every == 0 or is_last or step == 1:
             self._log_step(result)
+        if self.ranks.largest(stop.exit_code or 0):
+            return True
         is_due = self._is_evaluation_due(step)
         if is_due or is_last or (self.training.save_every and step % self.training.save_every == 0):
             self._save(step)
@@ -179,7 +184,8 @@ class Trainer:
         patience = self.training.early_stopping_patience
         if step >= self.plan.total_steps:
             return True
-        return patience is not None and self.log.evaluations_since_best(self.best_metric, higher_is_better=self.higher_is_better) >= patience
+        since = self.log.evaluations_since_best(self.best_metric, higher_is_better=self.higher_is_better)
+        return patience is not None and since >= patience
 
     def _evaluate(self, step: int, stop: StopRequest) -> None:
         metrics = self.evaluate(stop)
@@ -190,13 +196,19 @@ class Trainer:
         is_best = best is not None and best["step"] == step
         shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k in ("loss", self.best_metric) and v is not None)
         console.notice(f"step {step}: validation {shown}{'  (best)' if is_best else ''}")
+        self._point_best()
         if self.ranks.is_main:
-            if is_best:
-                checkpoint.point(self.checkpoints / "best", self.checkpoints / f"step-{step:06d}")
             self._rotate()
 
+    def _point_best(self) -> None:
+        """Let `best` follow from the log: a kill may have come between the two."""
+        best = self.log.best(self.best_metric, higher_is_better=self.higher_is_better)
+        directory = self.checkpoints / f"step-{best['step']:06d}" if best else None
+        if self.ranks.is_main and directory is not None and directory.is_dir():
+            checkpoint.point(self.checkpoints / "best", directory)
+
     def _save(self, step: int) -> None:
-        if not self.ranks.is_main or self._has(step):
+        if not self.ranks.is_main or step == self._saved:
             return
         self.log.sync()
         trainer = {"step": step, "total_steps": self.plan.total_steps, "scaler": self.scaler.state_dict()}
@@ -207,10 +219,8 @@ class Trainer:
         checkpoint.point(self.checkpoints / "latest", path)
         if self.evaluate is None:
             checkpoint.point(self.checkpoints / "best", path)
+        self._saved = step
         self._rotate()
-
-    def _has(self, step: int) -> bool:
-        return any(s == step for s, _ in checkpoint.steps(self.checkpoints)[-1:])
 
     def _rotate(self) -> None:
         protected = {link for name in ("best", "latest") if (link := self.checkpoints / name).exists()}
@@ -221,14 +231,17 @@ class Trainer:
         found = checkpoint.newest_good(self.checkpoints, tell=console.notice)
         if found is None:
             if checkpoint.steps(self.checkpoints):
-                raise CheckpointError("no checkpoint of the run is good", where=str(self.checkpoints), remedy="training.resume=never starts a new run")
+                remedy = "training.resume=never starts a new run"
+                raise CheckpointError("no checkpoint of the run is good", where=str(self.checkpoints), remedy=remedy)
             return 0
         step, path = found
-        theirs = checkpoint.read_json(path / checkpoint.MANIFEST)["fingerprint"]
+        theirs = manifest.read(path)["fingerprint"]
         drift = [f"{k}: {theirs.get(k)} -> {v}" for k, v in self.fingerprint.items() if theirs.get(k) != v]
         if drift:
             raise CheckpointError(
-                "the run would not go on as it began: " + "; ".join(drift), where=str(path), remedy="undo the change, or training.resume=never starts a new run"
+                "the run would not go on as it began: " + "; ".join(drift),
+                where=str(path),
+                remedy="undo the change, or training.resume=never starts a new run",
             )
         learned = path / "learned.safetensors"
         if learned.is_file():
@@ -237,6 +250,7 @@ class Trainer:
             checkpoint.load_all(self.model, checkpoint.read_tensors(path / "model.safetensors"))
         optimizers.load_state_tensors(self.model, self.optimizer, checkpoint.read_tensors(path / "optimizer.safetensors"))
         self.scaler.load_state_dict(checkpoint.read_json(path / "trainer.json")["scaler"])
+        self._saved = step
         console.notice(f"resuming {self.run} after step {step} of {self.plan.total_steps}")
         return step
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llmtune.errors import CheckpointError, ResourceError
-from llmtune.training import checkpoint, optimizers
+from llmtune.training import checkpoint, manifest, optimizers
 from llmtune.training.checkpoint import State
 
 
@@ -32,9 +32,9 @@ def saved(tmp_path):
 
 
 def test_round_trip(saved):
-    manifest = checkpoint.verify(saved)
+    content = checkpoint.verify(saved)
     assert saved.name == "step-000003"
-    assert manifest["step"] == 3 and manifest["fingerprint"] == {"seed": 0}
+    assert content["step"] == 3 and content["fingerprint"] == {"seed": 0}
     assert torch.equal(checkpoint.read_tensors(saved / "learned.safetensors")["w"], torch.arange(6.0).reshape(2, 3))
     assert not list(saved.parent.glob(".*"))
 
@@ -59,12 +59,32 @@ def test_damage_is_noticed(saved, name, harm):
         checkpoint.verify(saved)
 
 
-@pytest.mark.parametrize(("content", "words"), [("{", "damaged"), ('{"format": 99, "files": {}}', "format 99"), (None, "no manifest")])
+@pytest.mark.parametrize(
+    ("content", "words"), [("{", "damaged"), ("[]", "damaged"), ('{"format": 99, "sha256": ""}', "format 99"), (None, "no manifest")]
+)
 def test_a_bad_manifest_is_refused(saved, content, words):
-    manifest = saved / checkpoint.MANIFEST
-    manifest.unlink() if content is None else manifest.write_text(content)
+    path = saved / manifest.NAME
+    path.unlink() if content is None else path.write_text(content)
     with pytest.raises(CheckpointError, match=words):
         checkpoint.verify(saved)
+
+
+def test_every_flipped_bit_of_a_manifest_is_noticed(saved):
+    path = saved / manifest.NAME
+    content = path.read_bytes()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
+        try:
+            checkpoint.verify(saved)
+        except CheckpointError:
+            continue
+        assert json.loads(path.read_bytes()) == json.loads(content), at  # blanks between tokens may change, nothing else
+
+
+def test_a_renamed_step_is_refused(saved):
+    other = saved.rename(saved.with_name("step-000004"))
+    with pytest.raises(CheckpointError, match="that of step 3"):
+        checkpoint.verify(other)
 
 
 def test_the_newest_good_one_is_found_and_the_bad_one_is_told(tmp_path):

@@ -1,0 +1,86 @@
+"""What a directory holds, file by file: written last, so that a directory with a manifest is complete."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from llmtune.errors import CheckpointError
+
+NAME = "MANIFEST.json"
+FORMAT = 1
+
+
+def write(directory: Path, **facts: Any) -> None:
+    """Sync every file of a directory, note size and sha256 of each, and sync the directory.
+
+    Args:
+        directory: flat: no folder inside.
+        facts: JSON-ready; kept in the manifest.
+    """
+    files = {}
+    for file in sorted(directory.iterdir()):
+        sync(file)
+        files[file.name] = {"size": file.stat().st_size, "sha256": sha256(file)}
+    content = {"format": FORMAT, **facts, "files": files}
+    path = directory / NAME
+    path.write_text(json.dumps({**content, "sha256": _digest(content)}, indent=1) + "\n", encoding="utf-8")
+    sync(path)
+    sync(directory)
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """The manifest itself, checked against its own sha256.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of a newer format.
+    """
+    path = directory / NAME
+    if not path.is_file():
+        raise CheckpointError("there is no manifest: the writing was interrupted", where=str(directory))
+    try:
+        content = json.loads(path.read_bytes())
+        stated = content.pop("sha256")
+        version = content["format"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError("the manifest is damaged", where=str(path)) from None
+    if isinstance(version, int) and version > FORMAT:
+        raise CheckpointError(f"the directory has format {version}", where=str(path), remedy="use a newer llmtune")
+    if stated != _digest(content):
+        raise CheckpointError("the manifest is damaged: its content differs from its own checksum", where=str(path))
+    return content
+
+
+def verify(directory: Path) -> dict[str, Any]:
+    """Check every file against the manifest; returns the manifest.
+
+    Raises:
+        CheckpointError: something is missing, altered, or a link; or the manifest is unfit.
+    """
+    content = read(directory)
+    for name, entry in content["files"].items():
+        file = directory / name
+        if file.is_symlink() or not file.is_file():
+            raise CheckpointError(f"{name} is missing or no plain file", where=str(directory))
+        if file.stat().st_size != entry["size"] or sha256(file) != entry["sha256"]:
+            raise CheckpointError(f"{name} is damaged: its content differs from the manifest", where=str(directory))
+    return content
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a directory's entries, on the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

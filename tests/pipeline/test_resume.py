@@ -1,0 +1,226 @@
+"""A run that was cut off goes on and ends as if nothing had happened."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.pipeline.conftest import SMALL, Folder, complete, read, read_lines, sentences, sha256, step_losses, write_rows
+
+COMMON = ["data.train_file=reviews.csv", "tokenizer.min_frequency=1", "training.log_every=1", "training.batch_size=8"]
+RUNS = {
+    "lstm": ["model=lstm", "model.hidden_size=32", "augment=[drop,swap]", "training.save_every=7", "training.epochs=4"],
+    "bert": [*SMALL["bert"], "task=masked_lm", "data.label_column=null", "training.save_every=7", "training.epochs=4"],
+    "gpt": [*SMALL["gpt"], "task=causal_lm", "data.label_column=null", "tokenizer.max_length=12", "training.save_every=7"]
+    + ["training.epochs=6", "training.gradient_accumulation_steps=2"],
+}
+TIMED = ("train_seconds", "tokens_per_second", "padding_share", "wait_share")
+CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A folder in which every run of the table has run to its end."""
+    folder = Folder(tmp_path_factory.mktemp("whole"))
+    write_rows(folder / "reviews.csv", sentences(300))
+    for name, args in RUNS.items():
+        folder.ok(
+            "train", *args, *COMMON, f"run_name={name}", "hardware=cpu", "hardware.precision=fp32", "hardware.num_threads=1"
+        )
+    return folder
+
+
+def start(folder: Folder, *args: str) -> subprocess.Popen:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "LLMTUNE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "llmtune", *complete(args)]
+    return subprocess.Popen(command, cwd=folder.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_step(folder: Folder, name: str, step: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        logs = list((folder / "runs" / name).glob("20*/metrics.jsonl"))
+        if logs and logs[0].read_text().count('"event": "step"') >= step:
+            return
+        time.sleep(0.002)
+    raise AssertionError(f"step {step} was never seen: {process.communicate()[0]}")
+
+
+def assert_equal_ends(one: Path, other: Path) -> None:
+    """Equal weights, optimizer and log: nothing but times may differ."""
+    assert step_losses(one) == step_losses(other)
+    results = [{k: v for k, v in read(run / "result.json").items() if k not in TIMED} for run in (one, other)]
+    assert results[0] == results[1]
+    evaluations = [[e for e in read_lines(run / "metrics.jsonl") if e["event"] == "evaluation"] for run in (one, other)]
+    assert evaluations[0] == evaluations[1]
+    for link in ("best", "latest"):
+        ours, theirs = ((run / "checkpoints" / link).resolve() for run in (one, other))
+        assert ours.name == theirs.name
+        for file in ("model.safetensors", "optimizer.safetensors", "trainer.json"):
+            assert sha256(ours / file) == sha256(theirs / file), f"{link}/{file}"
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("lstm", signal.SIGKILL),
+        ("lstm", signal.SIGTERM),
+        ("bert", signal.SIGKILL),
+        ("gpt", signal.SIGINT),
+        *(pytest.param(name, sent, marks=pytest.mark.slow) for name in RUNS for sent in CODES),
+    ],
+)
+def test_the_same_command_goes_on(uninterrupted: Folder, folder: Folder, name: str, sent: signal.Signals):
+    shutil.copy(uninterrupted / "reviews.csv", folder / "reviews.csv")
+    args = [
+        "train",
+        *RUNS[name],
+        *COMMON,
+        f"run_name={name}",
+        "hardware=cpu",
+        "hardware.precision=fp32",
+        "hardware.num_threads=1",
+    ]
+    process = start(folder, *args)
+    wait_for_step(folder, name, 40, process)
+    process.send_signal(sent)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == CODES[sent], said
+    run = folder.latest(name)
+    assert not (run / "result.json").exists() and "Traceback" not in said
+    if sent != signal.SIGKILL:
+        last = (run / "checkpoints" / "latest").readlink().name
+        assert f"stopped after step {int(last[5:])} of" in said
+        assert step_losses(run)[-1][0] == int(last[5:]), "the last step is missing in the log"
+    told = folder.ok(*args)
+    assert "resuming" in told.err and folder.latest(name) == run
+    assert_equal_ends(run, uninterrupted.latest(name))
+
+
+@pytest.fixture
+def halted(folder: Folder) -> tuple[Folder, list[str]]:
+    """A folder with an unfinished run, and its command: it was killed after the checkpoint of step 15 of 39."""
+    write_rows(folder / "reviews.csv", sentences(125))
+    args = [
+        *SMALL["lstm"],
+        *COMMON,
+        "training.epochs=3",
+        "training.save_every=5",
+        "training.keep_checkpoints=9",
+        "run_name=mine",
+    ]
+    folder.ok("train", *args)
+    run = folder.latest("mine")
+    (run / "result.json").unlink()
+    for step in (p for p in (run / "checkpoints").glob("step-*") if int(p.name[5:]) > 15):
+        shutil.rmtree(step)
+    for link, target in (("latest", "step-000015"), ("best", "step-000013")):
+        (run / "checkpoints" / link).unlink()
+        (run / "checkpoints" / link).symlink_to(target)
+    return folder, args
+
+
+def test_auto_goes_on(halted):
+    folder, args = halted
+    run = folder.latest("mine")
+    assert "after step 15" in folder.ok("train", *args).err
+    assert folder.latest("mine") == run and (run / "result.json").exists()
+
+
+def test_must_goes_on_and_fails_if_there_is_nothing(halted):
+    folder, args = halted
+    assert "after step 15" in folder.ok("train", *args, "training.resume=must").err
+    before = sorted(folder.path.rglob("*"))
+    refused = folder("train", *args, "training.resume=must")
+    assert refused.code == 4 and "no unfinished run" in refused.err
+    assert sorted(folder.path.rglob("*")) == before
+
+
+def test_never_begins_anew(halted):
+    folder, args = halted
+    old = folder.latest("mine")
+    told = folder.ok("train", *args, "training.resume=never")
+    assert "resuming" not in told.err and folder.latest("mine") != old and not (old / "result.json").exists()
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_path_goes_on(halted, relative: bool):
+    folder, args = halted
+    run = folder.latest("mine")
+    folder.ok("train", *args, "training.resume=never")
+    named = run.relative_to(folder.path) if relative else run
+    assert "after step 15" in folder.ok("train", *args, f"training.resume={named}").err
+    assert (run / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["training.resume=nowhere"], ["nowhere", "no run directory"]),
+        (["training.resume=runs/mine/latest", "optimizer.lr=.5"], ["optimizer.lr: 0.001 -> 0.5"]),
+        (["training.resume=runs/mine/latest", "seed=3", "training.batch_size=4"], ["seed: 0 -> 3", "batch_size: 8 -> 4"]),
+    ],
+)
+def test_another_config_is_refused_with_the_difference(halted, changes: list[str], words: list[str]):
+    folder, args = halted
+    before = {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*")}
+    refused = folder("train", *args, *changes)
+    assert refused.code == 4 and all(word in refused.err for word in words), refused.err
+    assert {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*")} == before
+
+
+def test_drift_of_data_is_refused(halted):
+    folder, args = halted
+    write_rows(folder / "reviews.csv", sentences(130))
+    refused = folder("train", *args)
+    assert refused.code == 4 and "data: " in refused.err and "training.resume=never" in refused.err
+    folder.ok("train", *args, "training.resume=never")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_written_again(halted):
+    folder, args = halted
+    run = folder.latest("mine")
+    (run / "result.json").unlink(missing_ok=True)
+    expected = sha256(run / "checkpoints" / "step-000015" / "model.safetensors")
+    (run / "checkpoints" / "step-000015" / "model.safetensors").write_bytes(b"damaged")
+    told = folder.ok("train", *args).err
+    assert "passing over step-000015" in told and "after step 13" in told
+    assert sha256(run / "checkpoints" / "step-000015" / "model.safetensors") == expected
+
+
+def test_a_damaged_last_checkpoint_does_not_end_up_as_the_result(reviews: Folder):
+    """Killed after the last save, which the disk then lost."""
+    args = [*SMALL["lstm"], *COMMON, "training.epochs=2", "training.keep_checkpoints=9", "run_name=mine"]
+    reviews.ok("train", *args)
+    run = reviews.latest("mine")
+    (run / "result.json").unlink()
+    (run / "checkpoints" / "latest" / "optimizer.safetensors").write_bytes(b"")
+    reviews.ok("train", *args)
+    reviews.ok("evaluate", str(run), "checkpoint=latest")
+
+
+def test_best_follows_from_the_log(reviews: Folder):
+    """A kill can come between the line of the last evaluation and the link to its checkpoint."""
+    args = [*SMALL["lstm"], *COMMON, "training.epochs=2", "training.keep_checkpoints=9", "run_name=mine"]
+    reviews.ok("train", *args)
+    run = reviews.latest("mine")
+    best = (run / "checkpoints" / "best").readlink()
+    (run / "result.json").unlink()
+    (run / "checkpoints" / "best").unlink()
+    reviews.ok("train", *args)
+    assert (run / "checkpoints" / "best").readlink() == best
+
+
+def test_a_run_in_use_is_left_alone(halted):
+    from llmtune.training.run_dir import Lock
+
+    folder, args = halted
+    with Lock(folder.latest("mine")):
+        refused = folder("train", *args)
+    assert refused.code == 5 and str(os.getpid()) in refused.err
