@@ -67,11 +67,11 @@ class TextInputs:
         changed = []
         for example in examples:
             rng = generator(draw.seed, "augment", draw.epoch, example["id"])
-            texts = {k: self.augmenter(example[k], rng) for k in ("text", "text_pair") if k in example}
-            pair = [texts["text_pair"]] if "text_pair" in texts else None
-            row = {k: np.asarray(v[0]) for k, v in self.encode([texts["text"]], pair).items()}
-            changed.append({**example, **texts, **row})
-        return changed
+            changed.append({k: self.augmenter(example[k], rng) for k in ("text", "text_pair") if k in example})
+        pairs = [texts["text_pair"] for texts in changed] if "text_pair" in changed[0] else None
+        encoded = self.encode([texts["text"] for texts in changed], pairs)  # at once: a call for each row takes longer
+        rows = ({name: np.asarray(values[i]) for name, values in encoded.items()} for i in range(len(changed)))
+        return [{**example, **texts, **row} for example, texts, row in zip(examples, changed, rows, strict=True)]
 
     def pad(self, examples: Sequence[dict]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Model inputs [B, L] and lengths [B], padded on the right."""
