@@ -8,5 +8,5 @@ environment demo,lora,onnx
 echo "running: llmtune run +recipe=quickstart"
 llmtune run +recipe=quickstart
 echo "predicting two sentences: llmtune predict runs/quickstart/latest/finetune"
-printf '%s\n' "A warm, funny film with a wonderful cast." "Two hours of my life that I will never get back." |
+printf '%s\n' "A warm, funny film with a wonderful cast." "A dull, clumsy story that goes nowhere." |
     llmtune predict runs/quickstart/latest/finetune
