@@ -1,7 +1,7 @@
 """`llmtune export RUN`: write a run's model for others to use, each form checked against the checkpoint."""
 
+import os
 import shutil
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     from llmtune.errors import DataError
     from llmtune.export import Bundle, parity, registry
     from llmtune.tasks.base import Draw
-    from llmtune.training import checkpoint, precision
+    from llmtune.training import checkpoint, manifest, precision
     from llmtune.training.restore import restore
 
     precision.set_up(config.hardware, exact=True)
@@ -52,15 +52,17 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     for name in config.export:
         _refuse_foreign(target / name)
     target.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
     found = {}
     for name, export in config.export.items():
         console.notice(f"exporting {name}, compared with the checkpoint on {num_rows:,} {rows_from} rows")
-        temporary = target / f".tmp-{name}.{uuid.uuid4().hex[:8]}"
+        temporary = target / f".tmp-{name}.{os.getpid()}"
         try:
             registry.write(export, bundle, temporary)
             chunks = (range(i, min(i + 32, num_rows)) for i in range(0, num_rows, 32))
             batches = (_collate(task, split, indices, Draw(trained.seed, 0, training=False)) for indices in chunks)
             compared = parity.check(export, bundle, temporary, batches)
+            manifest.write(temporary, without=["README.md"], checkpoint=restored.directory.name)
             final = target / name
             if final.exists():  # an earlier export of this run
                 final.rename(temporary.with_suffix(".old"))
@@ -71,6 +73,14 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
         found[name] = {**export.model_dump(), "checkpoint": restored.directory.name, "rows_from": rows_from, **compared}
         checkpoint.write_json(target / PARITY, {"exports": {**_parity_of(target), name: found[name]}})
     return {"exports": found}, target
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Of exports that were killed: their names end in the process that wrote them."""
+    for leftover in target.glob(".tmp-*"):
+        pid = leftover.name.rpartition(".")[2]
+        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def missing(directory: Path, exports: dict[str, Any]) -> dict[str, Any]:

@@ -55,22 +55,13 @@ def _chunks(file: str, description: dict[str, Any], run: str, size: int) -> Iter
     """Canonical columns, `size` rows at a time: of a table as the run's data was read, or of plain lines."""
     name = file.removesuffix(".gz")
     if name.endswith(TABLE_FORMATS):
-        from llmtune.commands import runs
+        from llmtune.commands import rows, runs
         from llmtune.data import sources
 
-        data = runs.stage_config(runs.run_of(run)).data
-        changes = {
-            "train_file": file,
-            "validation_file": None,
-            "test_file": None,
-            "where": {},
-            "max_rows": None,
-            "label_column": None,
-        }
-        table = sources.load(data.model_copy(update={**changes, "format": "auto"}), need_label=False, seed=0)["train"]
-        for batch in table.select([c for c in ("text", "text_pair", "features") if c in table.column_names]).to_batches(
-            max_chunksize=size
-        ):
+        data = rows.file_like(runs.stage_config(runs.run_of(run)).data, file).model_copy(update={"label_column": None})
+        table = sources.load(data, need_label=False)["train"]
+        inputs = [c for c in ("text", "text_pair", "features") if c in table.column_names]
+        for batch in table.select(inputs).to_batches(max_chunksize=size):
             yield batch.to_pydict()
         return
     with _input(file) as stream:

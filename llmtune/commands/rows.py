@@ -8,7 +8,9 @@ from typing import Any
 import llmtune
 from llmtune import paths
 from llmtune.config.schema import StageConfig
+from llmtune.config.sections.data import DataConfig, FilesData
 from llmtune.config.sections.model import ModelConfig
+from llmtune.config.store import Library
 from llmtune.data import prepared, sources
 from llmtune.data.prepared import Prepared, Split
 from llmtune.errors import DataError
@@ -63,12 +65,7 @@ def of_run(trained: StageConfig, restored: Restored) -> Prepared:
 
 def of_file(file: str, trained: StageConfig, restored: Restored) -> Split:
     """Another file's rows, read as the run's data was and encoded for its task."""
-    data = trained.data
-    if data.type != "files":
-        raise DataError("the run's data came from the hub: a file cannot be read the same way", remedy="leave out file=")
-    source = data.model_copy(
-        update={"train_file": file, "validation_file": None, "test_file": None, "where": {}, "max_rows": None}
-    )
+    source = file_like(trained.data, file)
     task = restored.task()
     tokenizer = restored.directory / "tokenizer.json"
     key = {
@@ -85,6 +82,19 @@ def of_file(file: str, trained: StageConfig, restored: Restored) -> Split:
         return {}
 
     return prepared.open_or_build(key, build, cache_dir=cache_dir() / "prepared").splits["test"]
+
+
+def file_like(data: DataConfig, file: str) -> FilesData:
+    """A file with the columns of a run's data, all its rows; read as its ending says, tables of text as the run's were."""
+    packaged = Library("train", None).option_of_type("data", "files")
+    own = {name: getattr(data, name) for name in FilesData.model_fields if name != "type" and hasattr(data, name)}
+    kind = sources.ENDINGS.get(Path(file.removesuffix(".gz")).suffix)
+    if kind not in (None, "csv", "tsv"):
+        own |= {name: packaged[name] for name in ("delimiter", "quoting", "column_names")}
+    if kind is not None:
+        own["format"] = "auto"
+    changes = {"train_file": file, "validation_file": None, "test_file": None, "where": {}, "max_rows": None}
+    return FilesData.model_validate({**packaged, **own, **changes}, strict=False)
 
 
 def _origin(model: ModelConfig) -> Origin:

@@ -18,6 +18,7 @@ from llmtune.data import prepared
 from llmtune.data.augment import registry as augmenters
 from llmtune.data.prepared import Prepared
 from llmtune.evaluation.evaluate import evaluate
+from llmtune.models.heads import new_weights
 from llmtune.randomness import draw_key
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
@@ -64,7 +65,11 @@ def _text(path: Path | None) -> str | None:
 def _model(config: StageConfig, ready: Prepared, compute: Compute) -> nn.Module:
     spec = tasks.model_spec(ready.meta["task"], ready.meta["tokenizer"])
     torch.manual_seed(draw_key(config.seed, "init"))
-    model = tuning.apply(build_base(config.model, spec), config.tuning).to(compute.device)
+    base = build_base(config.model, spec)
+    if new := new_weights(base):
+        modules = dict.fromkeys(name.rpartition(".")[0] or name for name, _ in base.named_parameters() if name in new)
+        console.notice(f"new weights, still to be learned: {', '.join(modules)}")
+    model = tuning.apply(base, config.tuning).to(compute.device)
     total = sum(p.numel() for p in model.parameters())
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     share = "" if learned == total else f", {learned:,} of them learn ({config.tuning.type})"

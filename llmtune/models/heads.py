@@ -7,7 +7,6 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from llmtune import console
 from llmtune.errors import ModelError
 from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification
 from llmtune.models.mlp import MlpConfig, MlpForRows
@@ -88,7 +87,7 @@ def new_weights(model: PreTrainedModel) -> frozenset[str]:
 
 
 def adapt(model: PreTrainedModel, spec: ModelSpec) -> PreTrainedModel:
-    """The same body for a task: the head stays if task and label names agree, else it is new and told.
+    """The same body for a task: the head stays if task and label names agree, else it is new (see `new_weights`).
 
     New weights come from torch's global generator.
 
@@ -113,8 +112,6 @@ def adapt(model: PreTrainedModel, spec: ModelSpec) -> PreTrainedModel:
     fresh.tie_weights()
     untied = dict(fresh.named_parameters())
     fresh._new_weights = frozenset(name for name in new if name in untied)
-    if fresh._new_weights:
-        console.notice(f"new weights, still to be learned: {_modules(name for name in new if name in untied)}")
     start_at_mean(fresh, spec)
     return fresh
 
@@ -217,8 +214,3 @@ def _materialise(model: PreTrainedModel) -> None:
         if any(tensor.is_meta for tensor in own):
             module.to_empty(device="cpu", recurse=False)
             model._init_weights(module)
-
-
-def _modules(names) -> str:
-    """Weights by the modules they belong to, in the order of the model."""
-    return ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in names))

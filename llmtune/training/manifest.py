@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ NAME = "MANIFEST.json"
 FORMAT = 1
 
 
-def write(directory: Path, **facts: Any) -> None:
+def write(directory: Path, *, without: Sequence[str] = (), **facts: Any) -> None:
     """Sync every file of a directory, note size and sha256 of each, and sync the directory.
 
     Args:
         directory: flat: no folder inside.
+        without: files that people may change.
         facts: JSON-ready; kept in the manifest.
     """
     files = {}
     for file in sorted(directory.iterdir()):
         sync(file)
-        files[file.name] = {"size": file.stat().st_size, "sha256": sha256(file)}
+        if file.name not in without:
+            files[file.name] = {"size": file.stat().st_size, "sha256": sha256(file)}
     content = {"format": FORMAT, **facts, "files": files}
     path = directory / NAME
     path.write_text(json.dumps({**content, "sha256": _digest(content)}, indent=1) + "\n", encoding="utf-8")

@@ -52,8 +52,13 @@ class Restored:
         return tasks.rebuild(self.facts["task"], self.tokenizer_dir)
 
 
-def restore(path: str | Path, *, which: str = "best") -> Restored:
+def restore(path: str | Path, *, which: str = "best", task: str | None = None) -> Restored:
     """Read a run, a checkpoint or a model directory.
+
+    Args:
+        path: of it.
+        which: checkpoint of a run.
+        task: that the model is wanted for; parts of the body that only its head reads are kept for it.
 
     Raises:
         CheckpointError: it is damaged, incomplete or no such thing.
@@ -66,13 +71,13 @@ def restore(path: str | Path, *, which: str = "best") -> Restored:
     facts = checkpoint.read_json(facts_file) if facts_file.is_file() else {}
     if (directory / "learned.safetensors").is_file():
         return Restored(_with_learned(directory, facts), directory, facts)
-    return Restored(models.load(directory), directory, facts)
+    return Restored(models.load(directory, task=task), directory, facts)
 
 
 def build_base(model: ModelConfig, spec: ModelSpec) -> nn.Module:
     """The model that a stage starts from; new weights come from torch's global generator."""
     if model.type == "run":
-        return models.adapt(restore(model.path).model, spec)
+        return models.adapt(restore(model.path, task=spec.task).model, spec)
     return models.build(model, spec)
 
 
