@@ -23,5 +23,7 @@ def run(args: list[str], options: "Options") -> int:
     console.jobs_table(f"verified {path}", ["what", "state", "facts"], rows)
     num_bad = sum(f.problem is not None for f in found)
     if num_bad:
-        raise CheckpointError(f"{num_bad} of {len(found)} things are not what they were when they were written", where=str(path))
+        raise CheckpointError(
+            f"{num_bad} of {len(found)} things are not what they were when they were written", where=str(path)
+        )
     return 0

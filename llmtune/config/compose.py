@@ -217,7 +217,7 @@ def _sweep_values(override: Override) -> list[str]:
 
 
 def _read(args: Sequence[str], library: Library) -> _Request:
-    """Sort the words of the command line. Value overrides become ++key=value: pydantic judges every key, not Hydra the first."""
+    """Sort the words of the command line. Values become ++key=value: pydantic judges every key, not Hydra the first."""
     request = _Request([], {}, [], {}, [], {}, {})
     plain_keys = set(VERB_CONFIGS[library.verb].model_fields) - library.verb_groups
     for arg in args:
@@ -347,4 +347,3 @@ def _hidden_contradictions(tree: dict, errors: list[dict], verb: str, library: L
         found = [error for error in e.errors() if error["type"] == "value_error"]
         return explain(found, mended, VERB_CONFIGS[verb], origins.find)
     return []
-

@@ -70,13 +70,23 @@ def _placed(text: str, origin: Origin, path: KeyPath) -> str:
 def _message(errors: list[dict], path: KeyPath, tree: dict, schema: type[BaseModel]) -> str:
     error = errors[0]
     kind, value, ctx = error["type"], error["input"], error.get("ctx", {})
-    shown = "null" if value is None else f"'{value}'" if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else value
+    shown = (
+        "null"
+        if value is None
+        else f"'{value}'"
+        if isinstance(value, str)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else value
+    )
     if kind == "missing":
         return f"is not set; set it with {'.'.join(path)}=..."
     if kind == "extra_forbidden":
         return _unknown_key(path, tree, schema)
     if kind in ("union_tag_not_found", "model_type", "model_attributes_type", "dict_type"):
-        return f"is {shown}, expected a mapping with a 'type' of its own" if "tag" in kind else f"is {shown}, expected a mapping"
+        return (
+            f"is {shown}, expected a mapping with a 'type' of its own" if "tag" in kind else f"is {shown}, expected a mapping"
+        )
     if kind == "union_tag_invalid":
         options = [t.strip(" '") for t in ctx["expected_tags"].split(",")]
         return f"there is no type '{ctx['tag']}'; {suggestion(str(ctx['tag']), options)}"

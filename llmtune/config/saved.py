@@ -33,7 +33,9 @@ def read(path: Path) -> tuple[TrainConfig, list[str]]:
         return decode(tree, TrainConfig), added
     except ValidationError as e:
         lines = file.lines
-        raise ConfigError(explain(e.errors(), tree, TrainConfig, lambda key: f"{path}:{lines[key]}" if key in lines else str(path))) from None
+        raise ConfigError(
+            explain(e.errors(), tree, TrainConfig, lambda key: f"{path}:{lines[key]}" if key in lines else str(path))
+        ) from None
 
 
 def same(path: Path, tree: dict[str, Any], *, apart_from: set[str]) -> bool:

@@ -219,4 +219,7 @@ def _rules(config: StageConfig):
         task.type == "causal_lm" and bool(config.augment),
         "augment: task=causal_lm joins its rows when they are prepared, so they cannot be augmented: use augment=none",
     )
-    yield (bool(data.feature_columns) and bool(config.augment), "augment: augmenters change text, not numbers: use augment=none")
+    yield (
+        bool(data.feature_columns) and bool(config.augment),
+        "augment: augmenters change text, not numbers: use augment=none",
+    )

@@ -23,7 +23,10 @@ def complete_finetune(tree: dict, library: Library) -> tuple[dict[str, Any], lis
         problems.append("finetune.tokenizer: only max_length may be set: the tokenizer is the first stage's")
     stage = {key: json.loads(json.dumps(tree[key])) for key in StageConfig.model_fields if key in tree}
     stage["model"] = {"type": "run", "path": FIRST_STAGE}
-    stage["tokenizer"] = {**library.option_of_type("tokenizer", "auto"), "max_length": tree.get("tokenizer", {}).get("max_length")}
+    stage["tokenizer"] = {
+        **library.option_of_type("tokenizer", "auto"),
+        "max_length": tree.get("tokenizer", {}).get("max_length"),
+    }
     for key, value in section.items():
         if key == "model":
             continue

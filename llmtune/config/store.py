@@ -84,9 +84,9 @@ class Library:
         """Take note of options named on the command line. Returns what is wrong with them."""
         if not of_verb:
             return [f"{group}: `llmtune {self.verb}` has no such group; {suggestion(group, sorted(self.verb_groups))}"]
-        if not names:
-            return [f"{group}: no option is named; there are: {', '.join(self.recipes if group == 'recipe' else self.groups[group])}"]
         known = self.recipes if group == "recipe" else self.groups[group]
+        if not names:
+            return [f"{group}: no option is named; there are: {', '.join(known)}"]
         problems = [f"{group}: there is no '{n}'; {suggestion(n, known)}" for n in names if n not in known]
         if group == "recipe":
             for name in names:
@@ -223,6 +223,7 @@ class Library:
             return [f"{place}: there is no group '{group}'; {suggestion(group, sorted(self.verb_groups))}"]
         names = value if isinstance(value, list) else [value]
         return [
-            f"{place}: {group} has no option '{n}'; {suggestion(str(n), self.groups[group])}" for n in names if n not in self.groups[group]
+            f"{place}: {group} has no option '{n}'; {suggestion(str(n), self.groups[group])}"
+            for n in names
+            if n not in self.groups[group]
         ]
-

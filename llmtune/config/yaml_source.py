@@ -33,7 +33,9 @@ _Loader.yaml_implicit_resolvers = {
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*([eE][-+]?\d+)?|\.(inf|Inf|INF|nan|NaN|NAN))$"),
+    re.compile(
+        r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*([eE][-+]?\d+)?|\.(inf|Inf|INF|nan|NaN|NAN))$"
+    ),
     list("-+0123456789."),
 )
 
@@ -50,7 +52,9 @@ def read_yaml(path: Path) -> YamlFile:
     except OSError as e:
         raise ConfigError([f"{path}: cannot be read: {e.strerror}"]) from None
     except UnicodeDecodeError as e:
-        raise ConfigError([f"{path}: is not UTF-8: byte {e.start} is 0x{e.object[e.start]:02x}; save the file as UTF-8"]) from None
+        raise ConfigError(
+            [f"{path}: is not UTF-8: byte {e.start} is 0x{e.object[e.start]:02x}; save the file as UTF-8"]
+        ) from None
     loader = None
     try:
         loader = _Loader(text)

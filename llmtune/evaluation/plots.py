@@ -142,4 +142,3 @@ def _marks(series: Series, positions: Sequence[Point], values: Sequence[Point]) 
     told = [f"<title>{escape(f'{series.name} {y:.5g} at {x:g}'.strip())}</title>" for x, y in values]
     dots = "".join(f'<circle cx="{x:g}" cy="{y:g}" r="3.5">{t}</circle>' for (x, y), t in zip(positions, told, strict=True))
     return f'{line}<g class="marks c{series.colour}">{dots}</g>'
-

@@ -58,7 +58,9 @@ def _answered(model: nn.Module, task: Task, columns: dict[str, Sequence], comput
             }
 
 
-def _continued(model: nn.Module, task: Any, texts: Sequence[str], compute: Compute, max_new_tokens: int) -> Iterator[dict[str, Any]]:
+def _continued(
+    model: nn.Module, task: Any, texts: Sequence[str], compute: Compute, max_new_tokens: int
+) -> Iterator[dict[str, Any]]:
     """The most likely continuation, greedily, until the end-of-text token or the model's window is full."""
     tokenizer = task.text.tokenizer
     window = task.text.max_length
@@ -82,12 +84,18 @@ def _filled(model: nn.Module, task: Any, texts: Sequence[str], compute: Compute)
         ids = np.array(task.text.encode([text])["input_ids"][0])
         masks = np.flatnonzero(ids == task.mask_token_id)
         if not len(masks):
-            raise DataError(f"the text has no {tokenizer.mask_token} to fill: {text[:80]!r}", remedy=f"write {tokenizer.mask_token} in place of a word")
+            raise DataError(
+                f"the text has no {tokenizer.mask_token} to fill: {text[:80]!r}",
+                remedy=f"write {tokenizer.mask_token} in place of a word",
+            )
         input_ids = torch.from_numpy(ids)[None].to(compute.device)
         shares_MV = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits[0, masks].float().softmax(-1)
         likeliest = shares_MV.topk(NUM_FILLERS, dim=-1)
         fillers = [
-            [{"token": tokenizer.decode([token]), "probability": round(share, 6)} for token, share in zip(tokens, shares, strict=True)]
+            [
+                {"token": tokenizer.decode([token]), "probability": round(share, 6)}
+                for token, share in zip(tokens, shares, strict=True)
+            ]
             for tokens, shares in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
         ]
         yield {"text": text, "masks": fillers}

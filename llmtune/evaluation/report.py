@@ -104,10 +104,14 @@ def _tiles(metrics: dict[str, Any]) -> str:
     """All metrics but averages over classes, of which F1 (macro) stands for the others."""
     single = [n for n, v in metrics.items() if not isinstance(v, (dict, list))]
     chosen = [n for n in single if n == "f1_macro" or not n.endswith(AVERAGES)]
-    return '<div class="tiles">' + "".join(
-        f'<div class="tile{" first" if i == 0 else ""}"><span>{escape(_name(n))}</span><b>{_number(metrics[n])}</b></div>'
-        for i, n in enumerate(chosen)
-    ) + "</div>"
+    return (
+        '<div class="tiles">'
+        + "".join(
+            f'<div class="tile{" first" if i == 0 else ""}"><span>{escape(_name(n))}</span><b>{_number(metrics[n])}</b></div>'
+            for i, n in enumerate(chosen)
+        )
+        + "</div>"
+    )
 
 
 def _averages(metrics: dict[str, Any]) -> str:

@@ -80,7 +80,11 @@ def _json_lines(file: Path) -> Iterator[Finding]:
             json.loads(line)
         except ValueError:
             is_last = number == len(lines)
-            words = "half a line at the end: the run was killed there, a resume mends it" if is_last else f"line {number} is no JSON"
+            words = (
+                "half a line at the end: the run was killed there, a resume mends it"
+                if is_last
+                else f"line {number} is no JSON"
+            )
             yield Finding(file, "", words)
             return
     yield Finding(file, f"{len(lines):,} lines")

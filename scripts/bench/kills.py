@@ -75,8 +75,8 @@ def write_rows(folder: Path) -> None:
 
 def load_modules() -> None:
     """Import in this process what the forked ones need. No operator may run: threads do not survive a fork."""
-    import llmtune.commands.stage  # noqa: F401
-    import llmtune.commands.train  # noqa: F401
+    import llmtune.commands.stage
+    import llmtune.commands.train
     import llmtune.evaluation.metrics  # noqa: F401
 
 
@@ -169,7 +169,9 @@ def trial(case: str, number: int, expected: Outcome, seconds: float, folder: Pat
         found = outcome(folder)
     except (OSError, ValueError) as e:
         return {"case": case, "trial": number, "killed": killed, "ok": False, "why": repr(e)}
-    differing = [name for name in ("weights", "optimizer", "losses", "evaluations") if getattr(found, name) != getattr(expected, name)]
+    differing = [
+        name for name in ("weights", "optimizer", "losses", "evaluations") if getattr(found, name) != getattr(expected, name)
+    ]
     return {"case": case, "trial": number, "killed": killed, "ok": not differing, "why": ", ".join(differing)}
 
 

@@ -1,4 +1,6 @@
-"""Test scores of llmtune on public data sets, several seeds each: python scripts/bench/quality.py DATA [--jobs ...] [--seeds ...]
+"""Test scores of llmtune on public data sets, several seeds each:
+
+    python scripts/bench/quality.py DATA [--jobs ...] [--seeds ...]
 
 DATA holds sst2/{train,dev,test}.csv, imdb/{train,test}.parquet and tinyshakespeare/input.txt. Prints a Markdown table.
 """
@@ -13,7 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-SST2 = ["data.train_file={data}/sst2/train.csv", "data.validation_file={data}/sst2/dev.csv", "data.test_file={data}/sst2/test.csv"]
+SST2 = [
+    "data.train_file={data}/sst2/train.csv",
+    "data.validation_file={data}/sst2/dev.csv",
+    "data.test_file={data}/sst2/test.csv",
+]
 IMDB = ["data.train_file={data}/imdb/train.parquet", "data.test_file={data}/imdb/test.parquet"]
 PLAIN = ["data.where={{}}", "data.label_map={{}}"]
 
@@ -49,7 +55,17 @@ def score(job: str, *, data: Path, seed: int, runs: Path) -> tuple[float, float]
     metric, _, overrides = JOBS[job]
     words = [o.format(data=data) for o in overrides]
     result_file = runs / f"{job}-{seed}.json"
-    command = [sys.executable, "-m", "llmtune", "run", *words, f"seed={seed}", f"output_dir={runs}", "export=none", f"run_name={job}"]
+    command = [
+        sys.executable,
+        "-m",
+        "llmtune",
+        "run",
+        *words,
+        f"seed={seed}",
+        f"output_dir={runs}",
+        "export=none",
+        f"run_name={job}",
+    ]
     done = subprocess.run(command, env={**os.environ, "LLMTUNE_RESULT_FILE": str(result_file)}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
@@ -69,7 +85,9 @@ def main() -> None:
     for job in arguments.jobs:
         metric, goal, _ = JOBS[job]
         with tempfile.TemporaryDirectory() as runs:
-            scores, seconds = zip(*(score(job, data=arguments.data.resolve(), seed=s, runs=Path(runs)) for s in arguments.seeds), strict=True)
+            scores, seconds = zip(
+                *(score(job, data=arguments.data.resolve(), seed=s, runs=Path(runs)) for s in arguments.seeds), strict=True
+            )
         bound = "≤" if metric == "loss" else "≥"
         each = ", ".join(f"{s:.4f}" for s in scores)
         mean, median = statistics.mean(scores), statistics.median(seconds)

@@ -32,7 +32,14 @@ def seconds(program: str, words: list[str]) -> float:
 def first_step(program: str, folder: Path) -> float:
     """From the start of the command to the end of the first optimizer step, by the clock in the log."""
     started = time.time()
-    words = ["train", "+recipe=bert_cls", f"output_dir={folder}", "training.epochs=null", "training.max_steps=1", "split.validation_fraction=0"]
+    words = [
+        "train",
+        "+recipe=bert_cls",
+        f"output_dir={folder}",
+        "training.epochs=null",
+        "training.max_steps=1",
+        "split.validation_fraction=0",
+    ]
     subprocess.run([program, *words], capture_output=True, check=True)
     log = next(folder.glob("bert_cls/2*/metrics.jsonl"))
     return json.loads(log.read_text().splitlines()[0])["time"] - started

@@ -88,7 +88,9 @@ def test_leaving_out_a_key_gives_its_packaged_value_back(user_folder: Path):
 
 
 def test_a_mapping_of_the_users_own_keys_is_replaced(user_folder: Path):
-    (user_folder / "recipes" / "some.yaml").write_text("data: {train_file: a.csv, where: {source: imdb}, label_map: {'0': bad}}\n")
+    (user_folder / "recipes" / "some.yaml").write_text(
+        "data: {train_file: a.csv, where: {source: imdb}, label_map: {'0': bad}}\n"
+    )
     assert tree_of("+recipe=some")["data"]["where"] == {"source": "imdb"}
     assert tree_of("+recipe=some", "data.where={}")["data"]["where"] == {}
     assert tree_of("+recipe=some", "data.where={lang: en}")["data"]["where"] == {"lang": "en"}

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: every resume ends as the run that nobody killed, bit for bit. `scripts/bench/kills.py` does the work."""
+"""SIGKILL at random moments: every resume ends as the run that nobody killed, bit for bit (scripts/bench/kills.py)."""
 
 import json
 import subprocess

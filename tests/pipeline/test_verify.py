@@ -10,7 +10,13 @@ from tests.pipeline.conftest import SMALL, Folder, sentences, write_rows
 @pytest.fixture(scope="module")
 def whole(shared: Folder) -> Folder:
     write_rows(shared / "rows.csv", sentences(60))
-    args = ["data.train_file=rows.csv", "run_name=a", "training.epochs=2", "training.keep_checkpoints=2", "tokenizer.min_frequency=1"]
+    args = [
+        "data.train_file=rows.csv",
+        "run_name=a",
+        "training.epochs=2",
+        "training.keep_checkpoints=2",
+        "tokenizer.min_frequency=1",
+    ]
     shared.ok("run", *args, *SMALL["lstm"])
     return shared
 
@@ -42,7 +48,12 @@ def test_a_single_directory_passes(whole: Folder, run, place):
 
 @pytest.mark.parametrize(
     "place",
-    ["checkpoints/step-000002/model.safetensors", "checkpoints/step-000004/trainer.json", "export/onnx/model.onnx", "export/huggingface/config.json"],
+    [
+        "checkpoints/step-000002/model.safetensors",
+        "checkpoints/step-000004/trainer.json",
+        "export/onnx/model.onnx",
+        "export/huggingface/config.json",
+    ],
 )
 @pytest.mark.parametrize("harm", [flip, lambda file: file.unlink()], ids=["flip", "remove"])
 def test_a_damaged_file_is_told(whole: Folder, run, place, harm):

@@ -9,7 +9,13 @@ def test_known_key():
 
 
 def test_every_part_of_the_key_counts():
-    keys = {draw_key(0, "order", 0), draw_key(1, "order", 0), draw_key(0, "mask", 0), draw_key(0, "order", 1), draw_key(0, "order", 0, 0)}
+    keys = {
+        draw_key(0, "order", 0),
+        draw_key(1, "order", 0),
+        draw_key(0, "mask", 0),
+        draw_key(0, "order", 1),
+        draw_key(0, "order", 0, 0),
+    }
     assert len(keys) == 5
     assert all(0 <= k < 2**63 for k in keys)
 

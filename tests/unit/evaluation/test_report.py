@@ -151,7 +151,7 @@ def test_points_are_put_in_proportion():
     (x0, y0), (x1, y1), (x2, y2) = positions(plots.chart("t", [Series("s", [(0, 0), (1, 5), (4, 10)])], x_name="x"))
     assert (x1 - x0) / (x2 - x0) == pytest.approx(0.25, abs=0.01) and (y1 - y0) / (y2 - y0) == pytest.approx(0.5, abs=0.01)
     assert x2 > x0 and y2 < y0, "upwards is towards 0 in SVG"
-    assert plots.LEFT <= x0 and x2 <= plots.WIDTH - plots.RIGHT and plots.TOP <= y2 and y0 <= plots.HEIGHT - plots.BOTTOM
+    assert x0 >= plots.LEFT and x2 <= plots.WIDTH - plots.RIGHT and y2 >= plots.TOP and y0 <= plots.HEIGHT - plots.BOTTOM
 
 
 @pytest.mark.parametrize(

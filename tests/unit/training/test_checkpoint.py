@@ -60,7 +60,8 @@ def test_damage_is_noticed(saved, name, harm):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("{", "damaged"), ("[]", "damaged"), ('{"format": 99, "sha256": ""}', "format 99"), (None, "no manifest")]
+    ("content", "words"),
+    [("{", "damaged"), ("[]", "damaged"), ('{"format": 99, "sha256": ""}', "format 99"), (None, "no manifest")],
 )
 def test_a_bad_manifest_is_refused(saved, content, words):
     path = saved / manifest.NAME
@@ -123,7 +124,9 @@ def test_a_failed_save_leaves_nothing_and_the_old_one_intact(tmp_path):
     checkpoint.verify(folder / "step-000001")
 
 
-@pytest.mark.parametrize("make", [partial(torch.optim.AdamW, lr=0.1, fused=True), partial(torch.optim.SGD, lr=0.1, momentum=0.9)])
+@pytest.mark.parametrize(
+    "make", [partial(torch.optim.AdamW, lr=0.1, fused=True), partial(torch.optim.SGD, lr=0.1, momentum=0.9)]
+)
 def test_optimizer_state_round_trip(make):
     torch.manual_seed(0)
     first, second = nn.Linear(3, 2), nn.Linear(3, 2)

@@ -1,0 +1,42 @@
+"""Time and test score of every recipe, seed 0: python scripts/bench/recipes.py [NAME ...]. Prints the README's table."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from llmtune.config.compose import recipe_header, recipes
+
+SHOWN = {"accuracy": "accuracy {:.3f}", "mse": "MSE {:.3f}", "perplexity": "perplexity {:.1f}"}
+
+
+def score(name: str, folder: Path) -> tuple[float, dict]:
+    """Training seconds over all stages, and the test metrics of the last one."""
+    result_file = folder / "result.json"
+    command = [sys.executable, "-m", "llmtune", "run", f"recipe={name}", f"output_dir={folder}", "export=none"]
+    done = subprocess.run(command, env={**os.environ, "LLMTUNE_RESULT_FILE": str(result_file)}, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+    last = Path(json.loads(result_file.read_text())["run_dir"])
+    stages = [last] if last.name != "finetune" else [last.parent, last]
+    seconds = sum(json.loads((stage / "result.json").read_text())["train_seconds"] for stage in stages)
+    return seconds, json.loads((last / "evaluation" / "test" / "metrics.json").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    known = recipes()
+    for name in parser.parse_args().names or known:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, metrics = score(name, Path(folder))
+        what = " ".join(recipe_header(known[name]).splitlines()[1:]).split("; go on")[0]
+        metric = next(text.format(metrics[key]) for key, text in SHOWN.items() if isinstance(metrics.get(key), float))
+        print(f"| `{name}` | {what} | {seconds:.0f} s | {metric} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
