@@ -177,7 +177,7 @@ def _fingerprint(config: StageConfig, ready: Prepared, compute: Compute, ranks: 
         **training,
         "threads": torch.get_num_threads(),
         "ranks": ranks.size,
-        "device": compute.device.type,
+        "device": "cpu" if compute.device.type == "cpu" else torch.cuda.get_device_name(compute.device),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "precision": compute.precision,
         "compile": config.hardware.compile,

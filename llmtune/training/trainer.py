@@ -25,6 +25,11 @@ from llmtune.training.precision import Compute
 from llmtune.training.run_log import RunLog
 from llmtune.training.signals import StopRequest
 
+# What is told of a difference where the values are hashes.
+DIGESTS = {
+    "data": "data: a source file has changed, or llmtune reads it in another way",
+    "frozen": "frozen: the weights that it started from have changed",
+}
 ENDING = ("step", "epoch", "loss", "lr", "grad_norm")
 
 
@@ -236,7 +241,9 @@ class Trainer:
             return 0
         step, path = found
         theirs = manifest.read(path)["fingerprint"]
-        drift = [f"{k}: {theirs.get(k)} -> {v}" for k, v in self.fingerprint.items() if theirs.get(k) != v]
+        drift = [
+            DIGESTS.get(k) or f"{k}: {theirs.get(k)} -> {v}" for k, v in self.fingerprint.items() if theirs.get(k) != v
+        ]
         if drift:
             raise CheckpointError(
                 "the run would not go on as it began: " + "; ".join(drift),
