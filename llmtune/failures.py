@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 
 from llmtune.errors import LlmtuneError, ResourceError
 
@@ -18,6 +19,8 @@ def as_llmtune_error(error: BaseException) -> LlmtuneError | None:
         return ResourceError("The memory is used up.", remedy=remedy)
     if isinstance(error, ModuleNotFoundError) and error.name and (package := error.name.partition(".")[0]) in EXTRAS:
         return ResourceError(f"The package {package} is not installed.", remedy=f"pip install 'llmtune[{EXTRAS[package]}]'")
+    if type(error).__name__ == "SafetensorError" and (number := re.search(r"\(os error (\d+)\)", str(error))):
+        error = OSError(int(number[1]), os.strerror(int(number[1])))
     if isinstance(error, OSError) and (told := _os_error(error)):
         return told
     return None

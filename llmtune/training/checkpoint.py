@@ -6,6 +6,7 @@ every file. Where most weights are frozen it holds the learned ones and the dige
 """
 
 import json
+import os
 import re
 import shutil
 import uuid
@@ -51,6 +52,7 @@ def save(directory: Path, state: State, *, step: int) -> Path:
     Raises:
         ResourceError: the disk is full or cannot be written; nothing is left over and older checkpoints are intact.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     final = directory / f"step-{step:06d}"
@@ -73,15 +75,36 @@ def save(directory: Path, state: State, *, step: int) -> Path:
             _trash(final)
         temporary.rename(final)
         manifest.sync(directory)
-    except OSError as e:
+    except (OSError, SafetensorError) as e:
         raise ResourceError(
-            f"the checkpoint of step {step} could not be written: {e.strerror or e}",
+            f"the checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}",
             where=str(directory),
             remedy="make room and run the same command again: it resumes from the last checkpoint",
         ) from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
+
+
+def require_room(directory: Path, num_bytes: int) -> None:
+    """Find out before the first step whether a checkpoint of this size can be written.
+
+    Raises:
+        ResourceError: the disk or a limit on file sizes refuses it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    rehearsal = directory / f".tmp-rehearsal.{uuid.uuid4().hex[:8]}"
+    try:
+        with rehearsal.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+    except OSError as e:
+        raise ResourceError(
+            f"a checkpoint of about {num_bytes / 1e6:,.0f} MB could not be written: {e.strerror or e}",
+            where=str(directory),
+            remedy="make room, raise the limit on file sizes, or choose another disk with output_dir=...",
+        ) from None
+    finally:
+        rehearsal.unlink(missing_ok=True)
 
 
 def verify(checkpoint: Path) -> dict[str, Any]:

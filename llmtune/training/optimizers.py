@@ -23,6 +23,12 @@ def build(model: nn.Module, optimizer: OptimizerConfig) -> torch.optim.Optimizer
     return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, nesterov=optimizer.nesterov, fused=True)
 
 
+def state_size(model: nn.Module, optimizer: OptimizerConfig) -> int:
+    """Bytes of the state that an optimizer will have."""
+    per_weight = 2 if optimizer.type == "adamw" else int(optimizer.momentum > 0)
+    return per_weight * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
 def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimizer's state as named tensors: `<weight>/<state>`."""
     return {

@@ -84,6 +84,8 @@ class Trainer:
             CheckpointError: there are checkpoints, and none is good or they belong to another run.
         """
         start = last = self._resume()
+        if self.ranks.is_main and not start:
+            checkpoint.require_room(self.checkpoints, self._checkpoint_size())
         self.log = RunLog(self.run / "metrics.jsonl", until_step=start, is_writer=self.ranks.is_main)
         with contextlib.closing(self.log), StopRequest() as stop:
             self._point_best()
@@ -226,6 +228,11 @@ class Trainer:
             checkpoint.point(self.checkpoints / "best", path)
         self._saved = step
         self._rotate()
+
+    def _checkpoint_size(self) -> int:
+        """Bytes of weights and optimizer, the bulk of a checkpoint."""
+        kept = [p for p in self.model.parameters() if p.requires_grad or self.fingerprint.get("frozen") is None]
+        return sum(p.numel() * p.element_size() for p in kept) + optimizers.state_size(self.model, self.optimizer_config)
 
     def _rotate(self) -> None:
         protected = {link for name in ("best", "latest") if (link := self.checkpoints / name).exists()}

@@ -1,0 +1,1 @@
+from tests.pipeline.conftest import folder, one_thread  # noqa: F401
