@@ -11,7 +11,7 @@ NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 # Rooms on one floor do not import each other, but for those named below.
 FLOORS = [
-    {"__init__", "errors", "randomness", "console", "paths", "failures", "demo"},
+    {"__init__", "errors", "randomness", "console", "paths", "files", "failures", "demo"},
     {"config"},
     {"data", "models"},
     {"tasks", "tuning", "objectives"},
@@ -23,7 +23,14 @@ FLOORS = [
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FRONT = {"cli", "help", "completion", "__main__", "__init__"}  # imported by the dispatcher when asked for
 # The verbs take the dispatcher's Options and its table of verbs; the rooms at the bottom speak of errors.
-KNOWN = {("commands", "cli"), ("commands", "completion"), ("console", "errors"), ("paths", "errors"), ("failures", "errors")}
+KNOWN = {
+    ("commands", "cli"),
+    ("commands", "completion"),
+    ("console", "errors"),
+    ("paths", "errors"),
+    ("files", "errors"),
+    ("failures", "errors"),
+}
 HYDRA_CALLS = {"instantiate", "get_class", "get_method", "get_object"}
 FORBIDDEN_CALLS = {"eval", "exec", "torch.load", "torch.save", "yaml.load", "yaml.unsafe_load", "yaml.full_load"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}

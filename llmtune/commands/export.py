@@ -32,8 +32,9 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     from llmtune.commands import rows, runs
     from llmtune.errors import DataError
     from llmtune.export import Bundle, parity, registry
+    from llmtune.files import write_json
     from llmtune.tasks.base import Draw
-    from llmtune.training import checkpoint, manifest, precision
+    from llmtune.training import manifest, precision
     from llmtune.training.restore import restore
 
     precision.set_up(config.hardware, exact=True)
@@ -71,7 +72,7 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
             for leftover in (temporary, temporary.with_suffix(".old")):
                 shutil.rmtree(leftover, ignore_errors=True)
         found[name] = {**export.model_dump(), "checkpoint": restored.directory.name, "rows_from": rows_from, **compared}
-        checkpoint.write_json(target / PARITY, {"exports": {**_parity_of(target), name: found[name]}})
+        write_json(target / PARITY, {"exports": {**_parity_of(target), name: found[name]}})
     return {"exports": found}, target
 
 

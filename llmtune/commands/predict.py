@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from llmtune.config.compose import compose
 from llmtune.errors import DataError
-from llmtune.evaluation.files import replacing
+from llmtune.files import replacing
 
 if TYPE_CHECKING:
     from llmtune.cli import Options

@@ -13,6 +13,7 @@ from llmtune.config.compose import Composed
 from llmtune.config.schema import StageConfig, TrainConfig
 from llmtune.data.prepared import Prepared, inputs_of
 from llmtune.errors import CheckpointError
+from llmtune.files import new_folder
 from llmtune.training import checkpoint, run_dir
 
 # What may differ between a run and the command that goes on with it.
@@ -69,7 +70,7 @@ def find_run(composed: Composed, ready: Prepared, *, takes_finished: bool) -> Pa
 
 def new_run(composed: Composed, *, verb: str) -> Path:
     """A new run directory with its config.yaml."""
-    run = run_dir.create(_parent(composed.config))
+    run = new_folder(_parent(composed.config))
     saved.write(run / run_dir.CONFIG, composed.tree, header=f"llmtune {verb}, resolved")
     return _pointed_to(run)
 

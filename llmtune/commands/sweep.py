@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmtune import console
 from llmtune.config import compose
+from llmtune.files import new_folder
 
 if TYPE_CHECKING:
     from llmtune.cli import Options
@@ -41,7 +42,7 @@ def run(verb: str, args: list[str], options: "Options") -> int:
     points = compose.sweep_points(verb, args, config_dir=options.config_dir)
     first = compose.compose(verb, points[0], config_dir=options.config_dir)
     jobs = [Job(number, overrides) for number, overrides in enumerate(points)]
-    directory = _new_directory(Path(first.config.output_dir) / "sweeps")
+    directory = new_folder(Path(first.config.output_dir) / "sweeps")
     _write(directory, verb, args, jobs)
     command = _command(verb, options)
     for job in launch(jobs, command=command, directory=directory):
@@ -104,19 +105,6 @@ def _command(verb: str, options: "Options") -> list[str]:
     unshadowed = [] if Path.cwd().resolve() == root else ["-P"]
     folder = [f"--config-dir={options.config_dir}"] if options.config_dir else []
     return [sys.executable, *unshadowed, "-m", "llmtune", verb, *folder, *(["--debug"] if options.debug else [])]
-
-
-def _new_directory(parent: Path) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
-    name = time.strftime("%Y-%m-%d_%H-%M-%S")
-    for attempt in range(1, 1000):
-        directory = parent / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            directory.mkdir()
-            return directory
-        except FileExistsError:
-            continue
-    raise FileExistsError(parent / name)
 
 
 def _take(result_file: Path) -> dict[str, Any]:

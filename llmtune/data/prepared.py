@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import os
 import shutil
 import time
 import uuid
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from llmtune import console
 from llmtune.errors import ResourceError
+from llmtune.files import sync
 
 FORMAT = 1  # of an entry; part of its key, so that an older one is never looked at
 META = "meta.json"
@@ -250,7 +250,7 @@ def _publish(work: Path, directory: Path) -> None:
             if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
         else:
-            _sync(directory.parent)
+            sync(directory.parent)
             return
         try:
             _open(directory)
@@ -276,12 +276,4 @@ def _remove_leftovers(cache_dir: Path) -> None:
 
 def _sync_tree(directory: Path) -> None:
     for path in [*directory.rglob("*"), directory]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(path)

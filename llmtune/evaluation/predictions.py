@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llmtune.evaluation.files import replacing
+from llmtune.files import replacing
 
 SHOWN = ("text", "text_pair", "features")  # of a stored row, as in what `predict` prints
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import llmtune
 from llmtune.evaluation import confusion, plots
-from llmtune.evaluation.files import replacing
 from llmtune.evaluation.plots import Series
+from llmtune.files import replacing
 
 LONGEST_AT_ONCE = 280  # characters of a text that are shown before one asks for the rest
 LONGEST = 20_000

@@ -11,8 +11,8 @@ from llmtune.evaluation import predictions, report
 from llmtune.evaluation.evaluate import Evaluation
 from llmtune.evaluation.plots import thin
 from llmtune.evaluation.report import Example, Scatter
+from llmtune.files import write_json
 from llmtune.tasks.base import Task
-from llmtune.training.checkpoint import write_json
 
 MOST_MISTAKES = 30
 

@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from llmtune.errors import CheckpointError, ResourceError
+from llmtune.files import sync, write_json
 from llmtune.training import manifest
 
 STEP_NAME = re.compile(r"^step-(\d{6,})$")
@@ -68,13 +69,13 @@ def save(directory: Path, state: State, *, step: int) -> Path:
             for file in state.tokenizer_dir.iterdir():
                 shutil.copyfile(file, temporary / file.name)
         save_file(_storable(state.optimizer), temporary / "optimizer.safetensors")
-        write_json(temporary / "llmtune.json", state.description, sync=False)
-        write_json(temporary / "trainer.json", state.trainer, sync=False)
+        write_json(temporary / "llmtune.json", state.description)
+        write_json(temporary / "trainer.json", state.trainer)
         manifest.write(temporary, step=step, fingerprint=state.fingerprint)
         if final.exists():  # the same step of an earlier attempt that was found damaged
             _trash(final)
         temporary.rename(final)
-        manifest.sync(directory)
+        sync(directory)
     except (OSError, SafetensorError) as e:
         raise ResourceError(
             f"the checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}",
@@ -201,15 +202,6 @@ def load_learned(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         if parameter.shape != tensors[name].shape:
             raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, but the model has {tuple(parameter.shape)}")
         parameter.data.copy_(tensors[name])
-
-
-def write_json(path: Path, content: Any, *, sync: bool = True) -> None:
-    """Write a JSON file in one move: a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if sync:
-        manifest.sync(temporary)
-    temporary.replace(path)
 
 
 def _trash(directory: Path) -> None:

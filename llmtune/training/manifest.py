@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llmtune.errors import CheckpointError
+from llmtune.files import sync
 
 NAME = "MANIFEST.json"
 FORMAT = 1
@@ -74,15 +74,6 @@ def verify(directory: Path) -> dict[str, Any]:
 def sha256(file: Path) -> str:
     with file.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Have a file's content, or a directory's entries, on the disk itself."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(content: dict[str, Any]) -> str:

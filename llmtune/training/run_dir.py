@@ -3,32 +3,14 @@
 import fcntl
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 from llmtune.errors import CheckpointError, ResourceError
-from llmtune.training import checkpoint
+from llmtune.files import write_json
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
-
-
-def create(parent: Path) -> Path:
-    """A new folder named after the time; another run in the same second gets -2, -3, ..."""
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ResourceError("a file is in the way of the runs' folder", where=str(parent), remedy="output_dir=FOLDER") from None
-    for number in range(1, 10_000):
-        path = parent / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            path.mkdir()
-            return path
-        except FileExistsError:
-            continue
-    raise ResourceError("no free name for the run directory", where=str(parent))
 
 
 def runs_below(parent: Path) -> list[Path]:
@@ -93,4 +75,4 @@ class Lock:
 
 def finish(run: Path, result: dict[str, Any]) -> None:
     """Mark training as complete."""
-    checkpoint.write_json(run / RESULT, result)
+    write_json(run / RESULT, result)

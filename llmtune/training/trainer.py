@@ -15,6 +15,7 @@ from llmtune import console
 from llmtune.config.sections.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from llmtune.data.prepared import Split
 from llmtune.errors import CheckpointError, DivergedError, Interrupted
+from llmtune.files import write_json
 from llmtune.tasks.base import Task
 from llmtune.training import checkpoint, manifest, optimizers, run_dir, schedules
 from llmtune.training.checkpoint import State
@@ -156,7 +157,7 @@ class Trainer:
             )
         except DivergedError as e:
             if self.ranks.is_main:
-                checkpoint.write_json(self.run / "diverged.json", {"message": e.message, "rows": e.rows})
+                write_json(self.run / "diverged.json", {"message": e.message, "rows": e.rows})
             raise
 
     def _after_step(self, result: StepResult, stop: StopRequest) -> bool:
@@ -248,9 +249,7 @@ class Trainer:
             return 0
         step, path = found
         theirs = manifest.read(path)["fingerprint"]
-        drift = [
-            DIGESTS.get(k) or f"{k}: {theirs.get(k)} -> {v}" for k, v in self.fingerprint.items() if theirs.get(k) != v
-        ]
+        drift = [DIGESTS.get(k) or f"{k}: {theirs.get(k)} -> {v}" for k, v in self.fingerprint.items() if theirs.get(k) != v]
         if drift:
             raise CheckpointError(
                 "the run would not go on as it began: " + "; ".join(drift),

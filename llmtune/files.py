@@ -1,0 +1,67 @@
+"""Files and folders that appear whole or not at all."""
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from llmtune.errors import ResourceError
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[TextIO]:
+    """A text file to write to that takes the place of `path` in one move once it is complete.
+
+    Args:
+        path: of the file.
+        durable: whether its content is on the disk itself before the move.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+        if durable:
+            sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, durably and in one move. NaN, which JSON does not know, is a bug."""
+    with replacing(path, durable=True) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a directory's entries, on the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def new_folder(parent: Path) -> Path:
+    """A new folder named after the time; another one in the same second gets -2, -3, ...
+
+    Raises:
+        ResourceError: a file is in the way.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ResourceError("a file is in the way of the runs' folder", where=str(parent), remedy="output_dir=FOLDER") from None
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in range(1, 10_000):
+        path = parent / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            continue
+    raise ResourceError("no free name for a folder", where=str(parent))
