@@ -1,11 +1,13 @@
 """Files and folders that appear whole or not at all."""
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -46,8 +48,12 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def new_folder(parent: Path) -> Path:
+def new_folder(parent: Path, fill: Callable[[Path], None] = lambda folder: None) -> Path:
     """A new folder named after the time; another one in the same second gets -2, -3, ...
+
+    Args:
+        parent: is made, too.
+        fill: writes what the folder holds from its first moment on: a kill leaves it whole or not at all.
 
     Raises:
         ResourceError: a file is in the way.
@@ -56,12 +62,41 @@ def new_folder(parent: Path) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ResourceError("a file is in the way of the runs' folder", where=str(parent), remedy="output_dir=FOLDER") from None
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    for number in range(1, 10_000):
-        path = parent / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            path.mkdir()
-            return path
-        except FileExistsError:
-            continue
-    raise ResourceError("no free name for a folder", where=str(parent))
+    remove_leftovers(parent)
+    temporary = parent / f".tmp-{uuid.uuid4().hex[:8]}.{os.getpid()}"
+    try:
+        temporary.mkdir()
+        fill(temporary)
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        for number in range(1, 10_000):
+            path = parent / (stamp if number == 1 else f"{stamp}-{number}")
+            if path.exists():
+                continue
+            try:
+                temporary.rename(path)
+            except OSError as e:
+                if e.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+            else:
+                return path
+        raise ResourceError("no free name for a folder", where=str(parent))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Remove `.tmp-NAME.PID` of processes that were killed."""
+    for leftover in parent.glob(".tmp-*.*"):
+        pid = leftover.name.rpartition(".")[2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's; no process at all
+        return True
+    return True

@@ -32,11 +32,12 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     from llmtune.commands import rows, runs
     from llmtune.errors import DataError
     from llmtune.export import Bundle, parity, registry
-    from llmtune.files import write_json
+    from llmtune.files import remove_leftovers, write_json
     from llmtune.tasks.base import Draw
     from llmtune.training import manifest, precision
     from llmtune.training.restore import restore
 
+    registry.require(config.export)
     precision.set_up(config.hardware, exact=True)
     directory = runs.run_of(config.run)
     trained = runs.stage_config(directory)
@@ -53,7 +54,7 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     for name in config.export:
         _refuse_foreign(target / name)
     target.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
+    remove_leftovers(target)
     found = {}
     for name, export in config.export.items():
         console.notice(f"exporting {name}, compared with the checkpoint on {num_rows:,} {rows_from} rows")
@@ -74,14 +75,6 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
         found[name] = {**export.model_dump(), "checkpoint": restored.directory.name, "rows_from": rows_from, **compared}
         write_json(target / PARITY, {"exports": {**_parity_of(target), name: found[name]}})
     return {"exports": found}, target
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Of exports that were killed: their names end in the process that wrote them."""
-    for leftover in target.glob(".tmp-*"):
-        pid = leftover.name.rpartition(".")[2]
-        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def missing(directory: Path, exports: dict[str, Any]) -> dict[str, Any]:

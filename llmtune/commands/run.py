@@ -27,8 +27,10 @@ def run(args: list[str], options: "Options") -> int:
 
 def _run(composed: Composed, ranks: "Ranks") -> None:
     from llmtune.commands import runs
+    from llmtune.export import registry
 
     config = composed.config
+    registry.require(config.export)
     result, directory = _stage(
         config,
         ranks,

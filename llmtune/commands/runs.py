@@ -70,9 +70,9 @@ def find_run(composed: Composed, ready: Prepared, *, takes_finished: bool) -> Pa
 
 def new_run(composed: Composed, *, verb: str) -> Path:
     """A new run directory with its config.yaml."""
-    run = new_folder(_parent(composed.config))
-    saved.write(run / run_dir.CONFIG, composed.tree, header=f"llmtune {verb}, resolved")
-    return _pointed_to(run)
+    header = f"llmtune {verb}, resolved"
+    fill = lambda run: saved.write(run / run_dir.CONFIG, composed.tree, header=header)  # noqa: E731
+    return _pointed_to(new_folder(_parent(composed.config), fill))
 
 
 def find_stage(run: Path, tree: dict[str, Any], ready: Prepared) -> Path | None:

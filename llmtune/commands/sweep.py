@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmtune import console
 from llmtune.config import compose
-from llmtune.files import new_folder
+from llmtune.files import new_folder, write_json
 
 if TYPE_CHECKING:
     from llmtune.cli import Options
@@ -42,8 +42,7 @@ def run(verb: str, args: list[str], options: "Options") -> int:
     points = compose.sweep_points(verb, args, config_dir=options.config_dir)
     first = compose.compose(verb, points[0], config_dir=options.config_dir)
     jobs = [Job(number, overrides) for number, overrides in enumerate(points)]
-    directory = new_folder(Path(first.config.output_dir) / "sweeps")
-    _write(directory, verb, args, jobs)
+    directory = new_folder(Path(first.config.output_dir) / "sweeps", lambda folder: _write(folder, verb, args, jobs))
     command = _command(verb, options)
     for job in launch(jobs, command=command, directory=directory):
         _write(directory, verb, args, jobs)
@@ -119,9 +118,7 @@ def _take(result_file: Path) -> dict[str, Any]:
 def _write(directory: Path, verb: str, args: list[str], jobs: list[Job]) -> None:
     """sweep.json as it stands, replaced at once."""
     content = {"verb": verb, "args": args, "jobs": [asdict(job) for job in jobs]}
-    new = directory / ".sweep.json.new"
-    new.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    new.replace(directory / "sweep.json")
+    write_json(directory / "sweep.json", _finite(content))
 
 
 def _finite(value: Any) -> Any:

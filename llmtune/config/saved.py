@@ -11,11 +11,13 @@ from llmtune.config.schema import FORMAT, TrainConfig
 from llmtune.config.store import Library
 from llmtune.config.yaml_source import read_yaml
 from llmtune.errors import CheckpointError, ConfigError
+from llmtune.files import replacing
 
 
 def write(path: Path, tree: dict[str, Any], *, header: str) -> None:
     """Save a composed tree; `header` becomes the comment on top."""
-    path.write_text(f"# {header}\n{to_yaml(tree)}", encoding="utf-8")
+    with replacing(path, durable=True) as file:
+        file.write(f"# {header}\n{to_yaml(tree)}")
 
 
 def read(path: Path) -> tuple[TrainConfig, list[str]]:

@@ -1,9 +1,29 @@
 """The table of export formats."""
 
+import importlib.util
 from pathlib import Path
 
 from llmtune.config.sections.training import ExportConfig
+from llmtune.errors import ResourceError
 from llmtune.export import Bundle, huggingface, onnx
+
+# The packages that a form needs; all are in the extra of its name.
+NEEDS = {"huggingface": (), "onnx": ("onnx", "onnxruntime")}
+
+
+def require(exports: dict[str, ExportConfig]) -> None:
+    """Find out before a long training whether these forms can be written.
+
+    Raises:
+        ResourceError: a package is not installed.
+    """
+    for export in exports.values():
+        for package in NEEDS[export.type]:
+            if importlib.util.find_spec(package) is None:
+                raise ResourceError(
+                    f"export={export.type} needs the package {package}",
+                    remedy=f"pip install 'llmtune[{export.type}]', or leave it out: export=huggingface",
+                )
 
 
 def write(export: ExportConfig, bundle: Bundle, directory: Path) -> None:

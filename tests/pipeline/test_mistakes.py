@@ -1,5 +1,6 @@
 """What a user can get wrong: the exit code, one clear message, no traceback, nothing written."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -142,3 +143,12 @@ def test_a_finished_run_is_never_written_over(reviews: Folder):
     after = everything(reviews)
     changed = {p for p in before if after.get(p) != before[p]}
     assert {p.name for p in changed} <= {"latest", "mine", "reviews.csv"}
+
+
+def test_a_missing_package_is_told_before_the_training(folder: Folder, monkeypatch):
+    write_rows(folder / "rows.csv", sentences(40))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "onnxruntime" else find(name, *rest))
+    done = folder("run", "data.train_file=rows.csv", *SMALL["lstm"])
+    assert done.code == 5 and "onnxruntime" in done.err and "llmtune[onnx]" in done.err
+    assert not (folder / "runs").exists()
