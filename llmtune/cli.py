@@ -52,7 +52,7 @@ FLAGS = {
     "--version": "the version",
 }
 _SHORT = {"-h": "--help", "-m": "--multirun"}
-_PRINTING = ("list", "show", "schema", "completion")  # their output is all they do
+_PRINTING = ("list", "show", "schema", "completion", "predict")  # their output is all they do
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
+    for arg in argv:
+        if not arg.isprintable() and any("\ud800" <= char <= "\udfff" for char in arg):
+            raise UsageError(f"the word {arg!r} is not UTF-8", remedy="set a UTF-8 locale, such as LC_ALL=C.UTF-8")
     if argv[:1] == ["--complete"]:
         from llmtune.completion import complete
 

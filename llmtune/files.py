@@ -48,6 +48,20 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """A folder with all its parents, unless it is there.
+
+    Raises:
+        ResourceError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        in_the_way = isinstance(e, FileExistsError | NotADirectoryError)
+        why = "a file is in the way" if in_the_way else e.strerror
+        raise ResourceError(f"the folder cannot be made: {why}", where=str(folder), remedy="choose another one") from None
+
+
 def new_folder(parent: Path, fill: Callable[[Path], None] = lambda folder: None) -> Path:
     """A new folder named after the time; another one in the same second gets -2, -3, ...
 
@@ -58,10 +72,7 @@ def new_folder(parent: Path, fill: Callable[[Path], None] = lambda folder: None)
     Raises:
         ResourceError: a file is in the way.
     """
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ResourceError("a file is in the way of the runs' folder", where=str(parent), remedy="output_dir=FOLDER") from None
+    make_folder(parent)
     remove_leftovers(parent)
     temporary = parent / f".tmp-{uuid.uuid4().hex[:8]}.{os.getpid()}"
     try:

@@ -32,7 +32,7 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     from llmtune.commands import rows, runs
     from llmtune.errors import DataError
     from llmtune.export import Bundle, parity, registry
-    from llmtune.files import remove_leftovers, write_json
+    from llmtune.files import make_folder, remove_leftovers, write_json
     from llmtune.tasks.base import Draw
     from llmtune.training import manifest, precision
     from llmtune.training.restore import restore
@@ -53,7 +53,7 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     target = Path(config.output) if config.output else directory / "export"
     for name in config.export:
         _refuse_foreign(target / name)
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     remove_leftovers(target)
     found = {}
     for name, export in config.export.items():

@@ -31,7 +31,7 @@ def run(args: list[str], options: "Options") -> int:
     wanted = "fp32" if config.hardware.precision == "auto" else config.hardware.precision
     compute = precision.choose(config.hardware, precision=wanted, is_transformer=True)
     model = restored.model.to(compute.device).eval()
-    with _output(config.output) as out:
+    with _output(config.output, source=config.file) as out:
         for columns in _chunks(config.file, task.describe(), config.run, config.batch_size):
             for row in predict(model, task, columns, compute=compute, max_new_tokens=config.max_new_tokens):
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -40,14 +40,17 @@ def run(args: list[str], options: "Options") -> int:
 
 
 @contextlib.contextmanager
-def _output(name: str) -> Iterator[TextIO]:
+def _output(name: str, *, source: str) -> Iterator[TextIO]:
     if name == "-":
         yield sys.stdout
         return
-    path = Path(name)
+    path = Path(name).resolve()  # a link stays a link
     if not path.parent.is_dir() or path.is_dir():
         raise DataError("is no file that could be written", where=name, remedy="output=FILE, in a folder that exists")
-    with replacing(path) as file:
+    if path.exists() and source != "-" and Path(source).exists() and path.samefile(source):
+        raise DataError("the predictions would take the place of what is predicted", where=name, remedy="choose another output")
+    # A pipe or device is written to, a file is replaced once all is done.
+    with path.open("w", encoding="utf-8") if path.exists() and not path.is_file() else replacing(path) as file:
         yield file
 
 

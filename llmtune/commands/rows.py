@@ -1,6 +1,5 @@
 """The rows that a verb works on: those of a config, those that a run was trained with, or those of another file."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from llmtune.config.sections.model import ModelConfig
 from llmtune.config.store import Library
 from llmtune.data import prepared, sources
 from llmtune.data.prepared import Prepared, Split
-from llmtune.errors import DataError
+from llmtune.errors import DataError, ModelError
 from llmtune.models import registry as models
 from llmtune.tasks.prepare import Origin, encode_rows, load_rows, prepare
 from llmtune.training import run_dir
@@ -118,6 +117,8 @@ def _longest_input(directory: Path) -> int | None:
         ("config.json", ("max_position_embeddings", "n_positions")),
         ("tokenizer_config.json", ("model_max_length",)),
     ):
-        content = json.loads((directory / file).read_text(encoding="utf-8")) if (directory / file).is_file() else {}
+        content = read_json(directory / file) if (directory / file).is_file() else {}
+        if not isinstance(content, dict):
+            raise ModelError(f"{file} holds no JSON object", where=str(directory / file), remedy="save it again")
         limits += [int(content[k]) for k in keys if isinstance(content.get(k), (int, float)) and content[k] < 1_000_000]
     return min(limits, default=None)

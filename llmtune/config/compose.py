@@ -56,6 +56,7 @@ class _Request:
     choices: dict[str, list[str]]  # group -> options named on the command line
     problems: list[str]
     replaced: dict[str, list[str]]  # mapping whose keys are the user's own -> its keys on the command line
+    without_recipe: list[str]  # arguments that name a faulty recipe: what it sets is missing
     late: dict[str, Any]  # values of keys that share their name with a group of another verb: Hydra takes them for it
 
 
@@ -100,7 +101,7 @@ def compose(verb: str, args: Sequence[str], *, config_dir: Path | None = None) -
     try:
         config = decode(tree, VERB_CONFIGS[verb])
     except ValidationError as e:
-        errors = e.errors()
+        errors = [error for error in e.errors() if error["type"] != "missing" or not request.without_recipe]
         problems += explain(errors, tree, VERB_CONFIGS[verb], origins.find)
         problems += _hidden_contradictions(tree, errors, verb, library, origins)
     if problems or config is None:
@@ -116,7 +117,7 @@ def sweep_points(verb: str, args: Sequence[str], *, config_dir: Path | None = No
     """
     axes: list[list[str]] = []
     problems: list[str] = []
-    for arg in args:
+    for arg in map(_quoted, args):
         override, problem = _parse(arg)
         if problem:
             problems.append(problem)
@@ -190,12 +191,22 @@ def recipe_header(path: Path) -> str:
 
 
 def _parse(arg: str) -> tuple[Override | None, str | None]:
+    if arg.startswith("="):
+        return None, f"{arg}: there is no key before '='"
     try:
         return OverridesParser.create().parse_override(arg), None
     except HydraException as e:
         text = f"{arg}: is no override of the form key=value: {_first_line(e)}"
         column = _column(e, arg)
         return None, text if column is None else f"{text}\n    {arg}\n    {' ' * column}^"
+
+
+def _quoted(arg: str) -> str:
+    """Hydra's grammar knows letters of ASCII only: other plain words, such as file names, are put in quotes."""
+    key, equals, value = arg.partition("=")
+    if not equals or value.isascii() and not value.startswith("~") or set(value) & set("[]{}()'\","):
+        return arg
+    return f"{key}='{value}'" if not value.endswith("\\") else arg
 
 
 def _column(error: HydraException, arg: str) -> int | None:
@@ -218,9 +229,9 @@ def _sweep_values(override: Override) -> list[str]:
 
 def _read(args: Sequence[str], library: Library) -> _Request:
     """Sort the words of the command line. Values become ++key=value: pydantic judges every key, not Hydra the first."""
-    request = _Request([], {}, [], {}, [], {}, {})
+    request = _Request([], {}, [], {}, [], {}, [], {})
     plain_keys = set(VERB_CONFIGS[library.verb].model_fields) - library.verb_groups
-    for arg in args:
+    for arg in map(_quoted, args):
         override, problem = _parse(arg)
         if problem:
             request.problems.append(problem)
@@ -238,11 +249,13 @@ def _read(args: Sequence[str], library: Library) -> _Request:
             request.values[key], request.late[key] = arg, override.value()
         elif key == "recipe" or key in library.groups:
             names = _names(override)
-            request.problems.extend(library.choose(key, names, of_verb=key == "recipe" or key in library.verb_groups))
+            found = library.choose(key, names, of_verb=key == "recipe" or key in library.verb_groups)
+            request.problems.extend(found)
             request.choices[key] = names
-            known = library.recipes if key == "recipe" else library.groups[key]
-            if all(n in known for n in names) and (key == "recipe" or key in library.verb_groups):
+            if not found:
                 request.hydra.append(("+" if key == "recipe" else "") + bare)
+            elif key == "recipe":
+                request.without_recipe.append(bare)
         else:
             request.values[key] = arg
             if key.split(".")[-1] in FREE_MAPPINGS and isinstance(override.value(), dict):

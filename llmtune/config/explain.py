@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+MOST_SHOWN = 24  # names in one message
 KeyPath = tuple[str, ...]
 Origin = Callable[[KeyPath], str | None]
 
@@ -21,7 +22,8 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
-    return "there are: " + ", ".join(nearest(word, known)) if known else "there are none"
+    shown = nearest(word, known)[:MOST_SHOWN] + ["..."] * (len(known) > MOST_SHOWN)
+    return "there are: " + ", ".join(shown) if known else "there are none"
 
 
 def explain(errors: list[dict], tree: dict, schema: type[BaseModel], origin: Origin) -> list[str]:

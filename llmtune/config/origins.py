@@ -45,7 +45,8 @@ class Origins:
         if group in self._choices:
             return self._choices[group]
         for file in self._library.recipe_files:
-            for entry in file.tree.get("defaults", []):
+            entries = file.tree.get("defaults", [])
+            for entry in entries if isinstance(entries, list) else []:
                 if isinstance(entry, dict):
                     key, value = next(iter(entry.items()))
                     if key.split()[-1].strip("/") == group:

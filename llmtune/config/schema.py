@@ -189,6 +189,17 @@ def _rules(config: StageConfig):
         f"tokenizer: {config.tokenizer.type} would not fit the model's weights, which have a tokenizer of their own: "
         "use tokenizer=auto",
     )
+    sizes = [key for key in ("num_layers", "num_heads", "hidden_size") if getattr(model, key, None) is not None]
+    yield (
+        bool(sizes) and model.type in ("bert", "gpt") and is_pretrained,
+        f"model.{sizes[0] if sizes else ''}: has no effect on weights that have their size: leave it out, or model.pretrained",
+    )
+    yield (
+        training.early_stopping_patience is not None
+        and config.split.validation_fraction == 0
+        and not (getattr(data, "validation_file", None) or getattr(data, "validation_split", None)),
+        "training.early_stopping_patience: never acts without validation rows: set split.validation_fraction",
+    )
     yield (
         model.type == "mlp" and not data.feature_columns,
         "data.feature_columns: model=mlp reads numeric columns: name them, such as data.feature_columns=[x]",

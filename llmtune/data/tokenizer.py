@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["pretrained", "word", "char", "wordpiece", "bpe"]
 
+# Any of them makes a directory one with a tokenizer.
+FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+
 _BATCH = 1_000  # texts counted at once
 _WORD = r"\w+(?:['’]\w+)*|[^\w\s]"  # an apostrophe within a word belongs to it
 _OF_MODEL: dict[str, Kind] = {"lstm": "word", "mlp": "word", "bert": "wordpiece", "gpt": "bpe"}
@@ -131,6 +134,8 @@ def load(directory: Path) -> "PreTrainedTokenizerFast":
 
     if not directory.is_dir():
         raise ModelError("there is no such directory", where=str(directory))
+    if not any((directory / name).is_file() for name in FILES):  # transformers would make up an empty one
+        raise ModelError("there is no tokenizer", where=str(directory), remedy="save it there with save_pretrained")
     try:
         loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         loaded("a word", "and \N{SNOWMAN}")  # some that are broken can be loaded, but not used

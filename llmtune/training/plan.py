@@ -88,7 +88,15 @@ class TrainPlan:
         if training.epochs is None:
             return training.max_steps
         whole = int(training.epochs)
-        total = sum(self._num_steps(e) for e in range(whole))
+        most = training.max_steps or float("inf")
+        if self._rule.max_tokens is None:
+            total = whole * self._num_steps(0)
+        else:
+            total = 0
+            for epoch in range(whole):
+                total += self._num_steps(epoch)
+                if total >= most:
+                    return training.max_steps
         if training.epochs > whole:
             total += max(1, round((training.epochs - whole) * self._num_steps(whole)))
         return min(total, training.max_steps or total)

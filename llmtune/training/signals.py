@@ -4,18 +4,19 @@ import os
 import signal
 from types import FrameType
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 75}
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 75}
 
 
 class StopRequest:
-    """While entered, SIGINT, SIGTERM and SIGUSR1 set `exit_code` instead of ending the process; a second SIGINT ends it."""
+    """While entered, SIGINT, SIGTERM, SIGHUP and SIGUSR1 set `exit_code` and end nothing; a second SIGINT ends the process."""
 
     def __init__(self) -> None:
         self.exit_code: int | None = None
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        self._previous = {number: signal.signal(number, self._note) for number in EXIT_CODES}
+        heard = [number for number in EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
+        self._previous = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -74,12 +74,13 @@ def _json(file: Path) -> Finding:
 def _json_lines(file: Path) -> Iterator[Finding]:
     if not file.is_file():
         return
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    text = file.read_text(encoding="utf-8", errors="replace")
+    lines = text.splitlines()
     for number, line in enumerate(lines, 1):
         try:
             json.loads(line)
         except ValueError:
-            is_last = number == len(lines)
+            is_last = number == len(lines) and not text.endswith("\n")
             words = (
                 "half a line at the end: the run was killed there, a resume mends it"
                 if is_last

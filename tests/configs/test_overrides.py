@@ -177,3 +177,33 @@ def test_a_sweep_of_a_million_points_is_refused():
 def test_several_values_without_multirun_name_the_flag():
     with pytest.raises(ConfigError, match="-m"):
         tree_of(DATA, "optimizer.lr=1e-3,1e-4")
+
+
+@pytest.mark.parametrize("value", ["ü.csv", "数据/评论.csv", "~/x.csv", "a b é"])
+def test_plain_words_of_any_script(value: str):
+    assert tree_of(f"data.train_file={value}")["data"]["train_file"] == value
+    assert len(compose.sweep_points("train", [f"data.train_file={value}", "seed=1,2"])) == 2
+
+
+def test_a_faulty_recipe_is_one_mistake(user_folder: Path):
+    (user_folder / "recipes" / "tab.yaml").write_text("data:\n\ttrain_file: x.csv\n")
+    for arg in ("+recipe=tab", "+recipe=mien"):
+        with pytest.raises(ConfigError) as caught:
+            tree_of(arg)
+        assert len(caught.value.problems) == 1, caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("args", "key"),
+    [
+        (["model=bert", "model.pretrained=a/b", "model.num_layers=2"], "model.num_layers"),
+        (["training.early_stopping_patience=1", "split.validation_fraction=0"], "training.early_stopping_patience"),
+        (["training.epochs=1e300"], "training.epochs"),
+        (["data.train_file=[]"], "data.train_file"),
+        (["model.embedding_size=99999999999999999999"], "model.embedding_size"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(args: list[str], key: str):
+    with pytest.raises(ConfigError) as caught:
+        tree_of(DATA, *args)
+    assert len(caught.value.problems) == 1 and caught.value.problems[0].startswith(f"{key}:"), caught.value.problems

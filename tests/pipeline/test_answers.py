@@ -204,3 +204,12 @@ def test_the_saved_config_reads_back(finished: Folder):
     (finished / "recipes" / "back.yaml").write_text(yaml.safe_dump(saved))
     again = finished.ok("show", "train", "+recipe=back")
     assert yaml.safe_load(again.out) == saved
+
+
+def test_predict_never_overwrites_what_it_reads(finished: Folder):
+    before = (finished / "reviews.csv").read_bytes()
+    refused = finished("predict", RUN, "reviews.csv", "output=reviews.csv")
+    assert refused.code == 3 and "take the place" in refused.err
+    assert (finished / "reviews.csv").read_bytes() == before
+    finished.ok("predict", RUN, "reviews.csv", "output=/dev/null")
+    assert Path("/dev/null").is_char_device()

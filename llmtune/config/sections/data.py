@@ -26,15 +26,18 @@ class ColumnMapping(Section):
     """Use at most this many rows of each split, drawn with the seed."""
 
 
+FileNames = Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
 class FilesData(ColumnMapping):
     """Files on this machine, or inside an installed package (package:NAME/PATH)."""
 
     type: Literal["files"]
-    train_file: Name | tuple[Name, ...]
+    train_file: Name | FileNames
     """File or files to train on: a path, or package:NAME/PATH. Gzip is understood."""
-    validation_file: Name | tuple[Name, ...] | None
+    validation_file: Name | FileNames | None
     """File or files to choose the best checkpoint on; null: split off from the train rows."""
-    test_file: Name | tuple[Name, ...] | None
+    test_file: Name | FileNames | None
     """File or files for the final score; null: split off from the train rows."""
     format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "text"]
     """File format; auto goes by the name's ending."""
@@ -119,14 +122,14 @@ AugmentConfig = Annotated[DropWords | SwapWords, Field(discriminator="type")]
 class TokenizerSection(Section):
     """What every tokenizer has."""
 
-    max_length: Annotated[int, Field(ge=2)] | None
+    max_length: Annotated[int, Field(ge=2, le=1_000_000)] | None
     """Tokens of one example, special tokens included; longer ones are cut. null: the model's own limit, at most 512."""
 
 
 class TrainedTokenizer(TokenizerSection):
     """A tokenizer that is trained on the train rows."""
 
-    vocab_size: Annotated[int, Field(ge=8)]
+    vocab_size: Annotated[int, Field(ge=8, le=10_000_000)]
     """Largest number of entries, special tokens included."""
     min_frequency: Count
     """Entries rarer than this in the train rows become unknown."""

@@ -80,10 +80,10 @@ ScheduleConfig = Annotated[ConstantSchedule | LinearSchedule | CosineSchedule, F
 class TrainingConfig(Section):
     """How long, in what batches, and what is kept."""
 
-    epochs: Positive | None
-    """Passes over the train rows; null if max_steps says it."""
+    epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None
+    """Passes over the train rows; null: max_steps decides."""
     max_steps: Count | None
-    """Optimizer steps; null if epochs says it."""
+    """Optimizer steps; if epochs is set too, the run ends at whichever comes first. null: epochs decides."""
     batch_size: Count
     """Examples of one optimizer step, over all devices and micro-batches."""
     max_tokens_per_batch: Count | None
@@ -119,7 +119,7 @@ class HardwareConfig(Section):
     """auto: the GPU if there is one."""
     precision: Precision
     """Precision of training; auto: bf16 where the device is fast at it, else fp32."""
-    num_threads: Count | None
+    num_threads: Annotated[int, Field(ge=1, le=1024)] | None
     """CPU threads of torch; null: one a core."""
     num_workers: Annotated[int, Field(ge=0, le=256)]
     """Processes that prepare batches beside the training; 0: none."""

@@ -254,5 +254,13 @@ def test_an_interrupt_is_no_broken_tokenizer(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", interrupt)
+    (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(KeyboardInterrupt):
+        tokenizers.load(tmp_path)
+
+
+def test_a_model_without_a_tokenizer_is_told(tmp_path):
+    """transformers makes up one that knows no word."""
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ModelError, match="no tokenizer"):
         tokenizers.load(tmp_path)
