@@ -13,6 +13,7 @@ from llmtune.config.store import Library
 from llmtune.data import prepared, sources
 from llmtune.data.prepared import Prepared, Split
 from llmtune.errors import DataError, ModelError
+from llmtune.models import checks
 from llmtune.models import registry as models
 from llmtune.tasks.prepare import Origin, encode_rows, load_rows, prepare
 from llmtune.training import run_dir
@@ -106,6 +107,7 @@ def _origin(model: ModelConfig) -> Origin:
         return Origin(directory if has_tokenizer else None, limit, facts.get("task"))
     if getattr(model, "pretrained", None):
         located = models.locate(model.pretrained, model.revision)
+        checks.read_config(located)  # what is wrong with the model comes before its tokenizer
         return Origin(located, _longest_input(located))
     return Origin()
 
