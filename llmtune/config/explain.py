@@ -112,6 +112,8 @@ def _message(errors: list[dict], path: KeyPath, tree: dict, schema: type[BaseMod
     hint = ""
     if isinstance(value, bool) and "text" in expected:
         hint = "; YAML reads yes, no, on, off as true or false: put quotes around the word"
+    elif isinstance(value, int | float) and "text" in expected:
+        hint = "; put quotes around it"
     elif isinstance(value, str) and ("number" in expected) and value.replace(".", "").replace("-", "").isdigit():
         hint = "; leave out the quotes"
     return f"is {shown}; expected {expected}{hint}"

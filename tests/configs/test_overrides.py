@@ -207,3 +207,9 @@ def test_what_cannot_be_meant_is_refused(args: list[str], key: str):
     with pytest.raises(ConfigError) as caught:
         tree_of(DATA, *args)
     assert len(caught.value.problems) == 1 and caught.value.problems[0].startswith(f"{key}:"), caught.value.problems
+
+
+def test_a_number_for_a_text_wants_quotes():
+    with pytest.raises(ConfigError, match="data.where.year: is 2020; expected text; put quotes around it"):
+        tree_of(DATA, "data.where={year: 2020}")
+    assert tree_of(DATA, "data.where={year: '2020'}")["data"]["where"] == {"year": "2020"}
