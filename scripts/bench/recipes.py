@@ -33,7 +33,7 @@ def main() -> None:
     for name in parser.parse_args().names or known:
         with tempfile.TemporaryDirectory() as folder:
             seconds, metrics = score(name, Path(folder))
-        what = " ".join(recipe_header(known[name]).splitlines()[1:]).split("; go on")[0]
+        what = recipe_header(known[name]).splitlines()[1].split("; go on")[0]
         metric = next(text.format(metrics[key]) for key, text in SHOWN.items() if isinstance(metrics.get(key), float))
         print(f"| `{name}` | {what} | {seconds:.0f} s | {metric} |", flush=True)
 
