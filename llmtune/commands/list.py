@@ -33,7 +33,7 @@ def run(args: list[str], options: "Options") -> int:
 def _list_recipes(*, whole_header: bool) -> None:
     headers = {name: compose.recipe_header(path).strip().splitlines() for name, path in compose.recipes().items()}
     if not whole_header:
-        rows = [[name, "".join(lines[:1]), " ".join(lines[1:])] for name, lines in headers.items()]
+        rows = [[name, "".join(lines[:1]), "; ".join(lines[1:])] for name, lines in headers.items()]
         jobs_table("recipes (+recipe=NAME)", ["recipe", "command", "what it is"], rows)
         return
     for name, lines in headers.items():
