@@ -156,11 +156,12 @@ def point(link: Path, target: Path) -> None:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(file)
-    except Exception as e:  # safetensors raises its own error type, and OSError
+    except (OSError, SafetensorError) as e:
         raise CheckpointError(f"{file.name} cannot be read: {e}", where=str(file)) from None
 
 

@@ -80,10 +80,6 @@ class TrainPlan:
             first, epoch = first + self._num_steps(epoch), epoch + 1
         return epoch, first
 
-    def num_positions(self) -> int:
-        """Positions of the first epoch, padding included."""
-        return sum(len(b) * int(self._lengths_N[b].max()) for b in self._epoch(0))
-
     def _count(self, training: TrainingConfig) -> int:
         if training.epochs is None:
             return training.max_steps
