@@ -14,11 +14,12 @@ from llmtune.config.schema import StageConfig, TrainConfig
 from llmtune.data.prepared import Prepared, inputs_of
 from llmtune.errors import CheckpointError
 from llmtune.files import new_folder
-from llmtune.training import checkpoint, run_dir
+from llmtune.training import checkpoint, drift, run_dir
 
 # What may differ between a run and the command that goes on with it.
 NOT_COMPARED = {
     "training.resume",
+    "training.allow_drift",
     "output_dir",
     "run_name",
     "export",
@@ -41,13 +42,14 @@ def find_run(composed: Composed, ready: Prepared, *, takes_finished: bool) -> Pa
     """
     config: TrainConfig = composed.config
     resume, parent = config.training.resume, _parent(config)
+    apart_from = NOT_COMPARED | drift.config_keys(config.training.allow_drift)
     if resume not in ("auto", "never", "must"):
         run = Path(resume)
         if not (run / run_dir.CONFIG).is_file():
             raise CheckpointError(
                 f"training.resume={resume} is no run directory", remedy="training.resume=auto finds the run itself"
             )
-        if differences := saved.differences(run / run_dir.CONFIG, composed.tree, apart_from=NOT_COMPARED):
+        if differences := saved.differences(run / run_dir.CONFIG, composed.tree, apart_from=apart_from):
             raise CheckpointError(
                 f"the run was started with another config: {'; '.join(differences)}",
                 where=str(run / run_dir.CONFIG),
@@ -57,9 +59,7 @@ def find_run(composed: Composed, ready: Prepared, *, takes_finished: bool) -> Pa
     if resume == "never":
         return None
     for run in run_dir.runs_below(parent):
-        if saved.same(run / run_dir.CONFIG, composed.tree, apart_from=NOT_COMPARED) and (
-            not run_dir.is_finished(run) or (takes_finished and is_of(run, ready))
-        ):
+        if _suits(run, composed.tree, ready, apart_from=apart_from, takes_finished=takes_finished):
             return _pointed_to(run)
     if resume == "must":
         raise CheckpointError(
@@ -77,10 +77,9 @@ def new_run(composed: Composed, *, verb: str) -> Path:
 
 def find_stage(run: Path, tree: dict[str, Any], ready: Prepared) -> Path | None:
     """The second stage of a run, if it has one with this config and these rows."""
+    apart_from = NOT_COMPARED | {"model.path"} | drift.config_keys(tree["training"]["allow_drift"])
     for stage in _stages(run):
-        if saved.same(stage / run_dir.CONFIG, tree, apart_from=NOT_COMPARED | {"model.path"}) and (
-            not run_dir.is_finished(stage) or is_of(stage, ready)
-        ):
+        if _suits(stage, tree, ready, apart_from=apart_from, takes_finished=True):
             return stage
     return None
 
@@ -91,6 +90,14 @@ def new_stage(run: Path, tree: dict[str, Any]) -> Path:
     stage.mkdir(exist_ok=True)
     saved.write(stage / run_dir.CONFIG, tree, header="the finetune stage of llmtune run, resolved")
     return stage
+
+
+def _suits(run: Path, tree: dict[str, Any], ready: Prepared, *, apart_from: set[str], takes_finished: bool) -> bool:
+    """Whether a command can go on in a run; a finished one has to be of the same config and rows."""
+    if run_dir.is_finished(run):
+        apart_from = apart_from & (NOT_COMPARED | {"model.path"})
+        return takes_finished and saved.same(run / run_dir.CONFIG, tree, apart_from=apart_from) and is_of(run, ready)
+    return saved.same(run / run_dir.CONFIG, tree, apart_from=apart_from)
 
 
 def is_of(run: Path, ready: Prepared) -> bool:

@@ -36,6 +36,7 @@ class State:
         optimizer: named tensors of the optimizer's state.
         trainer: counters, data key, and everything else that a resume has to know.
         fingerprint: what must be equal for a resume to be exact.
+        config_digest: sha256 of the run's config.yaml.
     """
 
     save_model: Callable[[Path], None] | None
@@ -45,6 +46,7 @@ class State:
     optimizer: dict[str, Tensor]
     trainer: dict[str, Any]
     fingerprint: dict[str, Any]
+    config_digest: str
 
 
 def save(directory: Path, state: State, *, step: int) -> Path:
@@ -71,7 +73,7 @@ def save(directory: Path, state: State, *, step: int) -> Path:
         save_file(_storable(state.optimizer), temporary / "optimizer.safetensors")
         write_json(temporary / "llmtune.json", state.description)
         write_json(temporary / "trainer.json", state.trainer)
-        manifest.write(temporary, step=step, fingerprint=state.fingerprint)
+        manifest.write(temporary, step=step, config=state.config_digest, fingerprint=state.fingerprint)
         if final.exists():  # the same step of an earlier attempt that was found damaged
             _trash(final)
         temporary.rename(final)

@@ -17,7 +17,7 @@ from llmtune.data.prepared import Split
 from llmtune.errors import CheckpointError, DivergedError, Interrupted
 from llmtune.files import write_json
 from llmtune.tasks.base import Task
-from llmtune.training import checkpoint, manifest, optimizers, run_dir, schedules
+from llmtune.training import checkpoint, drift, manifest, optimizers, run_dir, schedules
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.loop import StepResult, train_steps
@@ -26,11 +26,6 @@ from llmtune.training.precision import Compute
 from llmtune.training.run_log import RunLog
 from llmtune.training.signals import StopRequest
 
-# What is told of a difference where the values are hashes.
-DIGESTS = {
-    "data": "data: a source file has changed, or llmtune reads it in another way",
-    "frozen": "frozen: the weights that it started from have changed",
-}
 ENDING = ("step", "epoch", "loss", "lr", "grad_norm")
 
 
@@ -69,6 +64,7 @@ class Trainer:
     seed: int
     num_workers: int
     compiled: nn.Module | None = None
+    _drifted: dict[str, list[Any]] = field(default_factory=dict)
     _saved: int | None = None  # the step whose checkpoint is known to be good
     _seconds: float = 0.0
     _tokens: int = 0
@@ -88,6 +84,8 @@ class Trainer:
         if self.ranks.is_main and not start:
             checkpoint.require_room(self.checkpoints, self._checkpoint_size())
         self.log = RunLog(self.run / "metrics.jsonl", until_step=start, is_writer=self.ranks.is_main)
+        if self._drifted:
+            self.log.write("drift", step=start, changes=self._drifted)
         with contextlib.closing(self.log), StopRequest() as stop:
             self._point_best()
             if start and self._is_evaluation_missing(start):
@@ -219,16 +217,21 @@ class Trainer:
         if not self.ranks.is_main or step == self._saved:
             return
         self.log.sync()
-        trainer = {"step": step, "total_steps": self.plan.total_steps, "scaler": self.scaler.state_dict()}
-        state = self.make_state(
-            optimizer=optimizers.state_tensors(self.model, self.optimizer), trainer=trainer, fingerprint=self.fingerprint
-        )
-        path = checkpoint.save(self.checkpoints, state, step=step)
+        path = checkpoint.save(self.checkpoints, self._state(step), step=step)
         checkpoint.point(self.checkpoints / "latest", path)
         if self.evaluate is None:
             checkpoint.point(self.checkpoints / "best", path)
+        checkpoint.verify(path)  # before the older ones go
         self._saved = step
         self._rotate()
+
+    def _state(self, step: int) -> State:
+        return self.make_state(
+            optimizer=optimizers.state_tensors(self.model, self.optimizer),
+            trainer={"step": step, "total_steps": self.plan.total_steps, "scaler": self.scaler.state_dict()},
+            fingerprint=self.fingerprint,
+            config_digest=manifest.sha256(self.run / run_dir.CONFIG),
+        )
 
     def _checkpoint_size(self) -> int:
         """Bytes of weights and optimizer, the bulk of a checkpoint."""
@@ -248,14 +251,7 @@ class Trainer:
                 raise CheckpointError("no checkpoint of the run is good", where=str(self.checkpoints), remedy=remedy)
             return 0
         step, path = found
-        theirs = manifest.read(path)["fingerprint"]
-        drift = [DIGESTS.get(k) or f"{k}: {theirs.get(k)} -> {v}" for k, v in self.fingerprint.items() if theirs.get(k) != v]
-        if drift:
-            raise CheckpointError(
-                "the run would not go on as it began: " + "; ".join(drift),
-                where=str(path),
-                remedy="undo the change, or training.resume=never starts a new run",
-            )
+        self._drifted = drift.require_none(path, self._state(step), allowed=self.training.allow_drift)
         learned = path / "learned.safetensors"
         if learned.is_file():
             checkpoint.load_learned(self.model, checkpoint.read_tensors(learned))

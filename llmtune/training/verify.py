@@ -40,6 +40,7 @@ def _run(run: Path) -> Iterator[Finding]:
     steps = [step for _, step in checkpoint.steps(folder)]
     for step in steps:
         yield _directory(step)
+    yield _config(run, steps)
     for name in ("best", "latest"):
         link = folder / name
         if link.is_symlink() and link.resolve() not in [step.resolve() for step in steps]:
@@ -51,8 +52,23 @@ def _run(run: Path) -> Iterator[Finding]:
     for export in sorted((run / "export").glob("*/")):
         if not export.name.startswith("."):
             yield _directory(export)
-    if (run / "finetune" / run_dir.CONFIG).is_file():
-        yield from _run(run / "finetune")
+    for stage in sorted(run.glob("finetune*/")):
+        if (stage / run_dir.CONFIG).is_file():
+            yield from _run(stage)
+
+
+def _config(run: Path, steps: list[Path]) -> Finding:
+    """Whether config.yaml is still that which the newest checkpoint was written under."""
+    file = run / run_dir.CONFIG
+    for step in reversed(steps):
+        try:
+            stated = manifest.read(step).get("config")
+        except CheckpointError:
+            continue
+        if stated not in (None, manifest.sha256(file)):
+            return Finding(file, "", f"it is not the config that {step.name} was trained with")
+        break
+    return Finding(file, f"{file.stat().st_size:,} bytes")
 
 
 def _directory(directory: Path) -> Finding:

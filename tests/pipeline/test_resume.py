@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from llmtune.training import manifest
 from tests.conftest import ROOT
 from tests.pipeline.conftest import SMALL, Folder, complete, read, read_lines, sentences, sha256, step_losses, write_rows
 
@@ -126,6 +128,13 @@ def halted(folder: Folder) -> tuple[Folder, list[str]]:
     return folder, args
 
 
+@pytest.fixture
+def one_core():
+    """The test may change the number of threads."""
+    yield
+    torch.set_num_threads(1)
+
+
 def test_auto_goes_on(halted):
     folder, args = halted
     run = folder.latest("mine")
@@ -224,3 +233,41 @@ def test_a_run_in_use_is_left_alone(halted):
     with Lock(folder.latest("mine")):
         refused = folder("train", *args)
     assert refused.code == 5 and str(os.getpid()) in refused.err
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "words"),
+    [
+        ("training.batch_size=4", "batch_size", "batch_size: 8 -> 4"),
+        ("training.gradient_accumulation_steps=2", "gradient_accumulation_steps", "gradient_accumulation_steps: 1 -> 2"),
+        (None, "threads", "threads: 1 -> 2"),
+    ],
+)
+def test_a_named_drift_is_allowed_and_told(halted, one_core, change: str | None, name: str, words: str):
+    folder, args = halted
+    run = folder.latest("mine")
+    torch.set_num_threads(2 if name == "threads" else 1)  # the config does not say how many there are
+    told = folder.ok("train", *args, *filter(None, [change]), f"training.allow_drift=[{name}]").err
+    assert "after step 15" in told and words in told and folder.latest("mine") == run
+    (event,) = [e for e in read_lines(run / "metrics.jsonl") if e["event"] == "drift"]
+    assert event["step"] == 15 and name in event["changes"]
+    assert manifest.read((run / "checkpoints" / "latest").resolve())["fingerprint"][name] == event["changes"][name][1]
+
+
+def test_a_drift_that_is_not_named_is_refused_and_the_key_is_told(halted, one_core):
+    folder, args = halted
+    torch.set_num_threads(2)
+    refused = folder("train", *args, "training.batch_size=4", "training.allow_drift=[batch_size]")
+    assert refused.code == 4 and "threads: 1 -> 2" in refused.err and "training.allow_drift=[threads]" in refused.err
+
+
+def test_changed_data_are_allowed_as_long_as_labels_and_tokenizer_stay(halted):
+    folder, args = halted
+    content = (folder / "reviews.csv").read_text().splitlines()
+    write_rows(folder / "reviews.csv", sentences(130))  # another tokenizer is learned from them
+    refused = folder("train", *args, "training.allow_drift=[data]")
+    assert refused.code == 4 and "tokenizer" in refused.err
+    content[1] = " ".join(reversed(content[1].partition(",")[0].split())) + "," + content[1].partition(",")[2]  # the same words
+    (folder / "reviews.csv").write_text("\n".join(content) + "\n")
+    told = folder.ok("train", *args, "training.allow_drift=[data]").err
+    assert "after step 15" in told and "a source file has changed" in told

@@ -77,6 +77,23 @@ class CosineSchedule(DecaySection):
 ScheduleConfig = Annotated[ConstantSchedule | LinearSchedule | CosineSchedule, Field(discriminator="type")]
 
 
+Drift = Literal[
+    "data",
+    "batch_size",
+    "max_tokens_per_batch",
+    "gradient_accumulation_steps",
+    "group_by_length",
+    "threads",
+    "ranks",
+    "device",
+    "cpu",
+    "precision",
+    "compile",
+    "torch",
+    "transformers",
+]
+
+
 class TrainingConfig(Section):
     """How long, in what batches, and what is kept."""
 
@@ -108,6 +125,8 @@ class TrainingConfig(Section):
     """Validation metric that decides which checkpoint is the best; null: the task's own."""
     resume: Name
     """auto: go on with the newest unfinished run of the same config; never; must; or a run directory."""
+    allow_drift: list[Drift]
+    """What may differ from the run's beginning when it is resumed; it then no longer equals the uninterrupted run."""
     exact: bool
     """Whether a repeated or resumed run equals the first bit for bit (deterministic algorithms)."""
 
