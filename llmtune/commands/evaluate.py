@@ -46,7 +46,8 @@ def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
     if restored.directory.resolve() != run_dir.locate_checkpoint(directory).resolve():
         name += f"-{restored.directory.name}"  # the plain name is the best checkpoint's
     model = restored.model.to(compute.device)
-    found = evaluate(model, task, split, batch_size=config.evaluation.batch_size, compute=compute, seed=trained.seed)
+    how = {"batch_size": config.evaluation.batch_size, "compute": compute, "seed": trained.seed}
+    found = evaluate(model, task, split, **how, keep_in=directory)
     target = directory / "evaluation" / name
     facts = [("model", str(restored.directory)), ("task", task.type), ("rows", f"{split.num_rows:,}")]
     write_evaluation(target, found, task=task, split=split, facts=facts, history_file=directory / "metrics.jsonl")

@@ -56,8 +56,7 @@ class Split:
         """Tokens of each row, int32 [num_rows]; 1 where rows are no tokens."""
         if "input_ids" not in self.names:
             return np.ones(self.num_rows, dtype=np.int32)
-        column = self._columns["input_ids"]
-        return (column.ends - column.starts).astype(np.int32)
+        return self._columns["input_ids"].lengths(self.num_rows)
 
     def row(self, index: int) -> dict[str, Any]:
         """One row: numbers, texts, and lists as arrays that show the file itself (read-only)."""
@@ -75,45 +74,72 @@ class Split:
         for name in self.names:
             arrays = [batch.column(name) for batch in self._batches if batch.num_rows]
             is_number = bool(arrays) and (pa.types.is_integer(arrays[0].type) or pa.types.is_floating(arrays[0].type))
-            columns[name] = _Numbers(arrays) if is_number else _Runs(arrays, self._buffer)
+            columns[name] = _Numbers(arrays, self._buffer) if is_number else _Runs(arrays, self._buffer)
         return columns
 
 
-class _Numbers:
-    """A column of numbers."""
-
-    def __init__(self, arrays: list[pa.Array]):
-        self._values = np.concatenate([array.to_numpy() for array in arrays])
-
-    def take(self, indices: np.ndarray) -> list[Any]:
-        return self._values[indices].tolist()
-
-
-class _Runs:
-    """A column of texts or lists: each value is a run of items in the file, whatever batch it was written with.
+class _Mapped:
+    """The file as one array of a type, and where in it each batch of a column begins; no row of it is held in memory.
 
     Args:
-        arrays: one for each batch.
+        arrays: one for each batch, none of them empty.
         buffer: the whole file, in which all of them lie.
     """
 
     def __init__(self, arrays: list[pa.Array], buffer: pa.Buffer):
-        self._is_text = bool(arrays) and pa.types.is_string(arrays[0].type)
-        dtype = np.dtype(np.uint8 if self._is_text or not arrays else arrays[0].type.value_type.to_pandas_dtype())
-        self._items = np.frombuffer(buffer, dtype, count=buffer.size // dtype.itemsize)
-        self._bytes = memoryview(buffer)
-        starts, ends = [], []
-        for array in arrays:
-            offsets = np.frombuffer(array.buffers()[1], np.int32, count=len(array) + 1).astype(np.int64)
-            items = array.buffers()[-1]
-            first = (items.address - buffer.address) // dtype.itemsize if items is not None and items.size else 0
-            starts.append(offsets[:-1] + first)
-            ends.append(offsets[1:] + first)
-        self.starts = np.concatenate(starts) if starts else np.empty(0, dtype=np.int64)
-        self.ends = np.concatenate(ends) if ends else np.empty(0, dtype=np.int64)
+        self._buffer = buffer
+        self._first_rows = np.cumsum([0, *(len(array) for array in arrays)])[:-1]
+
+    def _view(self, dtype: np.dtype) -> np.ndarray:
+        return np.frombuffer(self._buffer, dtype, count=self._buffer.size // dtype.itemsize)
+
+    def _origins(self, buffers: list[pa.Buffer | None], dtype: np.dtype) -> np.ndarray:
+        """Index in the view of the first item of each batch."""
+        addresses = [part.address if part is not None and part.size else self._buffer.address for part in buffers]
+        return (np.array(addresses, dtype=np.int64) - self._buffer.address) // dtype.itemsize
+
+    def _find(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The batch of each row, and its place there."""
+        batches = np.searchsorted(self._first_rows, indices, side="right") - 1
+        return batches, indices - self._first_rows[batches]
+
+
+class _Numbers(_Mapped):
+    """A column of numbers."""
+
+    def __init__(self, arrays: list[pa.Array], buffer: pa.Buffer):
+        super().__init__(arrays, buffer)
+        dtype = np.dtype(arrays[0].type.to_pandas_dtype())
+        self._values = self._view(dtype)
+        self._starts = self._origins([array.buffers()[-1] for array in arrays], dtype)
 
     def take(self, indices: np.ndarray) -> list[Any]:
-        runs = zip(self.starts[indices].tolist(), self.ends[indices].tolist(), strict=True)
+        batches, places = self._find(indices)
+        return self._values[self._starts[batches] + places].tolist()
+
+
+class _Runs(_Mapped):
+    """A column of texts or lists: each value is a run of items in the file, whatever batch it was written with."""
+
+    def __init__(self, arrays: list[pa.Array], buffer: pa.Buffer):
+        super().__init__(arrays, buffer)
+        self._is_text = bool(arrays) and pa.types.is_string(arrays[0].type)
+        dtype = np.dtype(np.uint8 if self._is_text or not arrays else arrays[0].type.value_type.to_pandas_dtype())
+        self._items, self._bytes = self._view(dtype), memoryview(buffer)
+        self._item_starts = self._origins([array.buffers()[-1] for array in arrays], dtype)
+        self._offsets = self._view(np.dtype(np.int32))
+        self._offset_starts = self._origins([array.buffers()[1] for array in arrays], np.dtype(np.int32))
+
+    def lengths(self, num_rows: int) -> np.ndarray:
+        """Items of each row, int32."""
+        batches, places = self._find(np.arange(num_rows))
+        at = self._offset_starts[batches] + places
+        return self._offsets[at + 1] - self._offsets[at]
+
+    def take(self, indices: np.ndarray) -> list[Any]:
+        batches, places = self._find(indices)
+        at, first = self._offset_starts[batches] + places, self._item_starts[batches]
+        runs = zip((self._offsets[at] + first).tolist(), (self._offsets[at + 1] + first).tolist(), strict=True)
         if self._is_text:
             return [str(self._bytes[start:end], "utf-8") for start, end in runs]
         return [self._items[start:end] for start, end in runs]

@@ -1,8 +1,8 @@
-"""Scores a model on a split: predictions in batches of similar length, results in the order of the examples."""
+"""Scores a model on a split, in batches of similar length; the metrics are added up as the batches come."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,20 +11,21 @@ from torch import nn
 from llmtune import console
 from llmtune.data.batches import evaluation_batches
 from llmtune.data.prepared import Split
+from llmtune.evaluation.answers import Answers
+from llmtune.evaluation.tally import Tally, total
 from llmtune.tasks.base import Draw, Scores, Task
 from llmtune.training.distributed import Ranks
 from llmtune.training.precision import Compute
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Metrics of a split and the scores of its examples, in example order."""
+class Evaluation(NamedTuple):
+    """Metrics of a split; and the answers for each example by name, in example order, if they were kept."""
 
     metrics: dict[str, Any]
-    scores: Scores
+    answers: dict[str, np.ndarray]
 
 
-def score_split(
+def evaluate(
     model: nn.Module,
     task: Task,
     split: Split,
@@ -34,8 +35,9 @@ def score_split(
     seed: int,
     ranks: Ranks | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
-) -> Scores | None:
-    """Loss and predictions of every example, in example order, whatever the batch size and the number of ranks.
+    keep_in: Path | None = None,
+) -> Evaluation | None:
+    """Score a split and compute the task's metrics, the same for any batch size and number of ranks.
 
     Args:
         model: on its device; it is left in eval mode.
@@ -44,49 +46,44 @@ def score_split(
         batch_size: examples at once.
         compute: device and precision.
         seed: of masks; equal seeds give equal masks.
-        ranks: share the batches; all of them get all scores.
+        ranks: share the batches; all of them get the metrics.
         is_stopping: asked before each batch, unless there are several ranks.
+        keep_in: a folder on whose disk the answers are kept, by one process alone. None: they are not.
 
     Returns:
         None if it was stopped.
     """
-    rank, num_ranks = (ranks.rank, ranks.size) if ranks is not None else (0, 1)
-    losses_N, weights_N = np.zeros(split.num_rows), np.zeros(split.num_rows)
-    outputs: dict[str, np.ndarray] = {}
-    draw = Draw(seed, epoch=0, training=False)
-    batches = evaluation_batches(split.lengths, batch_size)
-    is_idle = rank >= len(batches)  # it still has to know what the outputs look like
-    model.eval()
-    progress = console.progress("evaluating", total=split.num_rows, unit="rows")
-    with torch.inference_mode(), compute.autocast(), progress as advance:
-        for indices in batches[:1] if is_idle else batches[rank::num_ranks]:
-            if num_ranks == 1 and is_stopping():
-                return None
-            rows = split.rows(indices)
-            batch = task.collate([{**row, "id": int(i)} for row, i in zip(rows, indices, strict=True)], draw)
-            scores = task.score(model, batch.to(compute.device))
-            for name, values in scores.outputs.items():
-                outputs.setdefault(name, np.zeros((split.num_rows, *values.shape[1:]), dtype=values.dtype))
-            if not is_idle:
-                losses_N[indices], weights_N[indices] = scores.loss_sums, scores.weights
-                for name, values in scores.outputs.items():
-                    outputs[name][indices] = values
-            advance(min(num_ranks * len(indices), split.num_rows))
-    if ranks is not None:
-        losses_N, weights_N = ranks.sum_array(losses_N), ranks.sum_array(weights_N)
-        outputs = {name: ranks.sum_array(values) for name, values in outputs.items()}
-    return Scores(np.arange(split.num_rows), losses_N, weights_N, outputs)
-
-
-def evaluate(model: nn.Module, task: Task, split: Split, **how: Any) -> Evaluation | None:
-    """Score a split and compute the task's metrics; `how` is that of `score_split`. None if it was stopped."""
     from llmtune.evaluation import metrics  # imports `evaluate`, which takes seconds
 
-    scores = score_split(model, task, split, **how)
-    if scores is None:
-        return None
-    names = task.describe().get("label_names", ())
-    found = metrics.compute(
-        task.type, outputs=scores.outputs, loss_sums=scores.loss_sums, weights=scores.weights, label_names=names
-    )
-    return Evaluation(found, scores)
+    tally = Tally()
+    kept = Answers(keep_in, split.num_rows) if keep_in is not None else None
+    is_alone = ranks is None or ranks.size == 1
+    mine = evaluation_batches(split.lengths, batch_size)
+    if not is_alone:
+        mine = mine[ranks.rank :: ranks.size]
+    model.eval()
+    with console.progress("evaluating", total=split.num_rows, unit="rows") as advance:
+        for scores in score(model, task, split, mine, compute=compute, seed=seed):
+            tally.add(scores)
+            if kept is not None:
+                kept.put(scores)
+            advance(len(scores.example_ids) if is_alone else min(ranks.size * batch_size, split.num_rows))
+            if is_alone and tally.num_examples < split.num_rows and is_stopping():
+                return None
+    if not is_alone:
+        tally = total(ranks.gather(tally))
+    found = metrics.compute(task.type, tally, label_names=task.describe().get("label_names", ()))
+    return Evaluation(found, kept.arrays if kept is not None else {})
+
+
+def score(
+    model: nn.Module, task: Task, split: Split, batches: list[np.ndarray], *, compute: Compute, seed: int
+) -> Iterator[Scores]:
+    """Loss and predictions of each batch of example indices."""
+    draw = Draw(seed, epoch=0, training=False)
+    for indices in batches:
+        rows = split.rows(indices)
+        batch = task.collate([{**row, "id": int(i)} for row, i in zip(rows, indices, strict=True)], draw)
+        with torch.inference_mode(), compute.autocast():
+            scores = task.score(model, batch.to(compute.device))
+        yield scores

@@ -15,37 +15,33 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from llmtune.config.schema import METRICS
+from llmtune.evaluation.tally import Tally
 
 AVERAGES = ("macro", "micro", "weighted")
 
 
-def compute(
-    task_type: str,
-    *,
-    outputs: dict[str, np.ndarray],
-    loss_sums: np.ndarray,
-    weights: np.ndarray,
-    label_names: Sequence[str] = (),
-) -> dict[str, Any]:
+def compute(task_type: str, tally: Tally, *, label_names: Sequence[str] = ()) -> dict[str, Any]:
     """The metrics of a task, JSON-ready; one that is undefined for these rows, or not finite, is None.
 
     Args:
         task_type: a key of `METRICS`, whose metrics come first in the result.
-        outputs: what the task's `score` puts out, one entry for each example.
-        loss_sums: each example's loss summed over its targets, float64 [N].
-        weights: each example's number of targets, float64 [N].
+        tally: of the split.
         label_names: of a classification, in the order of the class ids. Its result also holds `per_class` (precision,
             recall, f1 and support by name) and `confusion_matrix` (rows are references, columns predictions).
     """
-    found = MeanLoss(keep_in_memory=True).compute(loss_sums=loss_sums, weights=weights)
+    found = MeanLoss(keep_in_memory=True).compute(loss_sums=[tally.loss_sum], weights=[tally.num_targets])
     match task_type:
         case "classification":
-            pairs = {"predictions": outputs["prediction"], "references": outputs["reference"]}
-            found |= Classification(keep_in_memory=True).compute(**pairs, label_names=label_names)
+            cells = sorted(tally.pairs.items())
+            references, predictions = ([pair[side] for pair, _ in cells] for side in (0, 1))
+            columns = {"predictions": predictions, "references": references, "counts": [count for _, count in cells]}
+            found |= Classification(keep_in_memory=True).compute(**columns, label_names=label_names)
         case "regression":
-            found |= Regression(keep_in_memory=True).compute(predictions=outputs["prediction"], references=outputs["reference"])
+            references_N, predictions_N = np.concatenate(tally.numbers, axis=1)
+            found |= Regression(keep_in_memory=True).compute(predictions=predictions_N, references=references_N)
         case "masked_lm":
-            found |= TokenAccuracy(keep_in_memory=True).compute(num_correct=outputs["num_correct"], weights=weights)
+            sums = {"num_correct": [tally.num_correct], "weights": [tally.num_targets]}
+            found |= TokenAccuracy(keep_in_memory=True).compute(**sums)
     return {name: found[name] for name in (*METRICS[task_type], "per_class", "confusion_matrix") if name in found}
 
 
@@ -95,25 +91,29 @@ class Classification(Metric):
 
     As in scikit-learn, precision of a class that is never predicted and recall of a class without rows count as 0, and
     averages are over the classes that occur as reference or prediction; of the others nothing can be said (None).
+    Each pair of classes comes once, with the number of its rows.
     """
 
-    columns = {"predictions": "int64", "references": "int64"}
+    columns = {"predictions": "int64", "references": "int64", "counts": "int64"}
 
-    def score(self, predictions: np.ndarray, references: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
+    def score(
+        self, predictions: np.ndarray, references: np.ndarray, counts: np.ndarray, label_names: Sequence[str]
+    ) -> dict[str, Any]:
         occurring = np.union1d(references, predictions)
+        pairs = {"y_true": references, "y_pred": predictions, "sample_weight": counts}
         with warnings.catch_warnings():
             # scikit-learn wonders about splits with one class, and about those with hardly fewer classes than rows.
             warnings.simplefilter("ignore", UserWarning)
             found: dict[str, Any] = {
-                "accuracy": float(sklearn_metrics.accuracy_score(references, predictions)),
-                "mcc": float(sklearn_metrics.matthews_corrcoef(references, predictions)),
+                "accuracy": float(sklearn_metrics.accuracy_score(**pairs)),
+                "mcc": float(sklearn_metrics.matthews_corrcoef(**pairs)),
             }
             for average in AVERAGES:
-                precision, recall, f1, _ = _scores(references, predictions, average=average)
+                precision, recall, f1, _ = _scores(**pairs, average=average)
                 named = {"precision": precision, "recall": recall, "f1": f1}
                 found |= {f"{name}_{average}": float(score) for name, score in named.items()}
-            each = _scores(references, predictions, average=None, labels=occurring)
-            matrix_CC = sklearn_metrics.confusion_matrix(references, predictions, labels=np.arange(len(label_names)))
+            each = _scores(**pairs, average=None, labels=occurring)
+            matrix_CC = sklearn_metrics.confusion_matrix(**pairs, labels=np.arange(len(label_names)))
         nothing = {"precision": None, "recall": None, "f1": None, "support": 0}
         found["per_class"] = {name: dict(nothing) for name in label_names}
         for label, precision, recall, f1, support in zip(occurring, *each, strict=True):
@@ -123,7 +123,7 @@ class Classification(Metric):
                 "f1": float(f1),
                 "support": int(support),
             }
-        return {**found, "confusion_matrix": matrix_CC.tolist()}
+        return {**found, "confusion_matrix": matrix_CC.astype(int).tolist()}
 
 
 class Regression(Metric):
@@ -143,8 +143,8 @@ class Regression(Metric):
         }
 
 
-def _scores(references: np.ndarray, predictions: np.ndarray, **how: Any) -> tuple:
-    return sklearn_metrics.precision_recall_fscore_support(references, predictions, zero_division=0, **how)
+def _scores(**given: Any) -> tuple:
+    return sklearn_metrics.precision_recall_fscore_support(**given, zero_division=0)
 
 
 def _correlation(of: Any, predictions: np.ndarray, references: np.ndarray) -> float | None:

@@ -23,11 +23,10 @@ def write_evaluation(
     """Write all three; metrics.json comes last and says that the evaluation is complete."""
     directory.mkdir(parents=True, exist_ok=True)
     description = task.describe()
-    outputs = {**found.scores.outputs, "loss": found.scores.loss_sums, "num_targets": found.scores.weights}
     predictions.write(
         directory / "predictions.jsonl",
         task_type=task.type,
-        outputs=outputs,
+        outputs=found.answers,
         rows=(split.row(i) for i in range(split.num_rows)),
         label_names=description.get("label_names", ()),
     )
@@ -37,8 +36,8 @@ def write_evaluation(
         facts=facts,
         metrics=found.metrics,
         history=_history(history_file),
-        examples=_worst(outputs, split, description),
-        scatter=_scatter(outputs, split, description) if task.type == "regression" else None,
+        examples=_worst(found.answers, split, description),
+        scatter=_scatter(found.answers, split, description) if task.type == "regression" else None,
     )
     write_json(directory / "metrics.json", found.metrics)
 

@@ -74,6 +74,14 @@ class Ranks:
         torch.distributed.all_reduce(total)
         return total.cpu().numpy()
 
+    def gather(self, value: Any) -> list[Any]:
+        """The value of each rank, in their order: something small."""
+        if self._accelerator is None:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return gather_object([value])
+
     def largest(self, value: int) -> int:
         if self._accelerator is None:
             return value

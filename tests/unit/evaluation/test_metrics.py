@@ -13,27 +13,38 @@ import sklearn.metrics
 
 from llmtune.config.schema import METRICS
 from llmtune.evaluation import metrics
+from llmtune.evaluation.tally import Tally
+from llmtune.tasks.base import Scores
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def classify(references, predictions, num_classes=3, **kwargs):
+def tally(outputs, loss_sums, weights):
+    """In three batches of unlike size."""
+    counted = Tally()
+    for rows in np.array_split(np.arange(len(loss_sums)), 3):
+        part = {name: values[rows] for name, values in outputs.items()}
+        counted.add(Scores(rows, np.asarray(loss_sums, float)[rows], np.asarray(weights, float)[rows], part))
+    return counted
+
+
+def classify(references, predictions, num_classes=3):
     outputs = {"reference": np.array(references), "prediction": np.array(predictions)}
     losses = np.ones(len(references))
     names = [f"class {i}" for i in range(num_classes)]
-    return metrics.compute("classification", outputs=outputs, loss_sums=losses, weights=losses, label_names=names)
+    return metrics.compute("classification", tally(outputs, losses, losses), label_names=names)
 
 
 def regress(references, predictions):
     outputs = {"reference": np.array(references, dtype=float), "prediction": np.array(predictions, dtype=float)}
     losses = np.ones(len(references))
-    return metrics.compute("regression", outputs=outputs, loss_sums=losses, weights=losses)
+    return metrics.compute("regression", tally(outputs, losses, losses))
 
 
-def model_language(loss_sums, weights, task_type="causal_lm", num_correct=()):
-    outputs = {"num_correct": np.array(num_correct, dtype=np.int64)}
-    return metrics.compute(task_type, outputs=outputs, loss_sums=np.array(loss_sums, float), weights=np.array(weights, float))
+def model_language(loss_sums, weights, task_type="causal_lm", num_correct=None):
+    outputs = {} if num_correct is None else {"num_correct": np.array(num_correct, dtype=np.int64)}
+    return metrics.compute(task_type, tally(outputs, loss_sums, weights))
 
 
 def test_keys_are_those_of_the_schema():
@@ -170,8 +181,12 @@ def test_nothing_is_written_and_nothing_is_said(tmp_path):
     code = """
 import numpy as np
 from llmtune.evaluation import metrics
+from llmtune.evaluation.tally import Tally
+from llmtune.tasks.base import Scores
 outputs = {"prediction": np.array([0.0, 1.0]), "reference": np.array([1.0, 2.0])}
-metrics.compute("regression", outputs=outputs, loss_sums=np.ones(2), weights=np.ones(2))
+tally = Tally()
+tally.add(Scores(np.arange(2), np.ones(2), np.ones(2), outputs))
+metrics.compute("regression", tally)
 """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
     places = {"HOME": "/dev/null/nowhere", "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}

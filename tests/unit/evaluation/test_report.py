@@ -9,6 +9,8 @@ import pytest
 from llmtune.evaluation import confusion, metrics, plots, report
 from llmtune.evaluation.plots import Series
 from llmtune.evaluation.report import Example, Scatter
+from llmtune.evaluation.tally import Tally
+from llmtune.tasks.base import Scores
 
 EVIL = "<script>alert('1')</script>\"&"
 VOID = {"meta"}
@@ -54,8 +56,9 @@ def classified(num_classes, num_rows=300, names=None):
     rng = np.random.default_rng(0)
     references, predictions = rng.integers(0, num_classes, (2, num_rows))
     names = names or [f"class{i}" for i in range(num_classes)]
-    outputs, ones = {"reference": references, "prediction": predictions}, np.ones(num_rows)
-    return metrics.compute("classification", outputs=outputs, loss_sums=ones, weights=ones, label_names=names)
+    counted, ones = Tally(), np.ones(num_rows)
+    counted.add(Scores(np.arange(num_rows), ones, ones, {"reference": references, "prediction": predictions}))
+    return metrics.compute("classification", counted, label_names=names)
 
 
 def history(num_steps):

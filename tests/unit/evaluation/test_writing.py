@@ -8,7 +8,7 @@ from llmtune.evaluation.writing import write_evaluation
 
 def test_every_task_leaves_three_files(case, compute, tmp_path):
     model, task, split = case
-    found = evaluate(model, task, split, batch_size=8, compute=compute, seed=0)
+    found = evaluate(model, task, split, batch_size=8, compute=compute, seed=0, keep_in=tmp_path)
     log = tmp_path / "metrics.jsonl"
     log.write_text('{"event": "step", "step": 1, "loss": 0.5, "lr": 0.1, "grad_norm": 1.0}\n{"event": "st', encoding="utf-8")
     folder = tmp_path / "evaluation" / "test"
