@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from llmtune.randomness import generator
 from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
 from llmtune.tasks.text import TextInputs, example_ids, filled
-
-IGNORED = -100  # target of a position that is not predicted
+from llmtune.tasks.vocabulary_loss import IGNORED, summed_loss
 
 
 def token_losses(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
@@ -30,10 +29,7 @@ class LanguageModelTask:
         self.text = text
 
     def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
-        labels_BL = batch.targets["labels"]
-        logits_BLV = model(**batch.inputs).logits
-        total = F.cross_entropy(logits_BLV.float().flatten(0, 1), labels_BL.flatten(), ignore_index=IGNORED, reduction="sum")
-        return LossTerms(total)
+        return LossTerms(summed_loss(model, batch.inputs, batch.targets["labels"]))
 
     def score(self, model: nn.Module, batch: Batch) -> Scores:
         labels_BL = batch.targets["labels"]
