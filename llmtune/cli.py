@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from llmtune import __version__
-from llmtune.errors import LlmtuneError, UsageError
+from llmtune import __version__, interrupts
+from llmtune.errors import DivergedError, Interrupted, LlmtuneError, UsageError
 
 
 class Verb(NamedTuple):
@@ -32,6 +32,7 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "run": Verb("everything in order: preprocess, train, evaluate, finetune, export", "run", "+recipe=NAME", sweeps=True),
     "preprocess": Verb("read, split and tokenize the data, once", "preprocess", "+recipe=NAME", sweeps=True),
+    "plan": Verb("the memory and time that training would take, measured on a few steps", "plan", "+recipe=NAME"),
     "train": Verb("train a model", "train", "+recipe=NAME", sweeps=True),
     "evaluate": Verb("score a run's model on its test rows or a file", "evaluate", "RUN", 1, 1),
     "finetune": Verb("train on from a run or a model directory", "finetune", "[RUN] [+recipe=NAME]", 0, 1, sweeps=True),
@@ -83,9 +84,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except SystemExit as e:
-        return e.code if isinstance(e.code, int) else int(e.code is not None)
     except BaseException as e:  # PanicException of tokenizers is no Exception
+        if (code := interrupts.exit_code()) is not None:
+            print(interrupts.line(), file=sys.stderr)
+            return code
+        if isinstance(e, SystemExit):
+            return e.code if isinstance(e.code, int) else int(e.code is not None)
         return _report(e, argv)
 
 
@@ -190,7 +194,7 @@ def _flag_remedy(name: str, flag: str) -> str:
 def _word_remedy(name: str, word: str) -> str:
     if set(word) & set("[]{},()"):
         return "put quotes around an override with spaces: 'augment=[drop, swap]'"
-    if name in ("run", "preprocess", "train"):
+    if name in ("run", "preprocess", "plan", "train"):
         return f"settings are written key=value; a recipe is +recipe={word}"
     return f"llmtune {name} {VERBS[name].usage}; settings are written key=value"
 
@@ -241,10 +245,12 @@ def _report(error: BaseException, argv: list[str]) -> int:
             os.dup2(devnull, fd)
         return 0 if {*argv} & {*_PRINTING, "--help", "-h", "--complete"} or not argv else 1
     known = as_llmtune_error(error)
+    is_told_by_main = isinstance(known, DivergedError | Interrupted) and not console.is_main()  # all ranks raise these
     with contextlib.suppress(OSError):  # stderr may be full or closed: the exit code still tells
         if known is None or "--debug" in argv:
             traceback.print_exception(error)
-        console.error_panel(known or _bug(error))
+        if not is_told_by_main:
+            console.error_panel(known or _bug(error))
     return known.exit_code if known else 1
 
 

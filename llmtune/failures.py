@@ -14,16 +14,46 @@ def as_llmtune_error(error: BaseException) -> LlmtuneError | None:
     """The error to show, or None for a bug of ours."""
     if isinstance(error, LlmtuneError):
         return error
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         remedy = "a smaller training.batch_size or tokenizer.max_length, or a smaller model"
         return ResourceError("The memory is used up.", remedy=remedy)
     if isinstance(error, ModuleNotFoundError) and error.name and (package := error.name.partition(".")[0]) in EXTRAS:
         return ResourceError(f"The package {package} is not installed.", remedy=f"pip install 'llmtune[{EXTRAS[package]}]'")
-    if type(error).__name__ == "SafetensorError" and (number := re.search(r"\(os error (\d+)\)", str(error))):
-        error = OSError(int(number[1]), os.strerror(int(number[1])))
-    if isinstance(error, OSError) and (told := _os_error(error)):
-        return told
+    if lost := _lost_process(error):
+        return lost
+    refused = os_error_in(error)
+    return None if refused is None else _os_error(refused)
+
+
+def _lost_process(error: BaseException) -> ResourceError | None:
+    """Where torch tells that a loader process or another rank is gone."""
+    text = f"{error} {error.__cause__ or ''}"
+    if ended := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", text):
+        killed = re.search(r"killed by signal: ([\w ]+)", text)
+        how = f"was killed by a signal ({killed[1].strip()})" if killed else "has ended unexpectedly"
+        cause = ", most likely since memory ran out" if killed is None or killed[1].strip() == "Killed" else ""
+        remedy = "a smaller hardware.num_workers, and the same command again: it resumes"
+        return ResourceError(f"the loader process {ended[1]} {how}{cause}", remedy=remedy)
+    if "/gloo/" in text or any(kind.__name__ == "DistError" for kind in type(error).__mro__):
+        remedy = "look for its error above; the same command resumes"
+        return ResourceError("another rank of the run has ended, or cannot be reached", remedy=remedy)
     return None
+
+
+def os_error_in(error: BaseException) -> OSError | None:
+    """The system's error that an exception is, or tells of: safetensors and tokenizers put its number into a text."""
+    if isinstance(error, OSError):
+        return error
+    if type(error).__name__ in ("SafetensorError", "Exception") and (number := re.search(r"\(os error (\d+)\)", str(error))):
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: Python's, or torch's on any device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ("can't allocate memory", "out of memory"))
 
 
 def _os_error(error: OSError) -> ResourceError | None:

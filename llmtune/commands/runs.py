@@ -20,6 +20,7 @@ from llmtune.training import checkpoint, drift, run_dir
 NOT_COMPARED = {
     "training.resume",
     "training.allow_drift",
+    "training.profile",
     "output_dir",
     "run_name",
     "export",

@@ -12,12 +12,16 @@ from torch import nn
 import llmtune
 from llmtune import console, paths, tuning
 from llmtune.commands import rows
+from llmtune.config import saved
 from llmtune.config.schema import METRICS, StageConfig
 from llmtune.config.sections.model import ModelConfig
 from llmtune.data import prepared
 from llmtune.data.augment import registry as augmenters
+from llmtune.data.batches import evaluation_batches
 from llmtune.data.prepared import Prepared
+from llmtune.errors import ModelError
 from llmtune.evaluation.evaluate import evaluate
+from llmtune.evaluation.evaluate import score as score_batches
 from llmtune.models.heads import new_weights
 from llmtune.randomness import draw_key
 from llmtune.tasks import registry as tasks
@@ -25,6 +29,7 @@ from llmtune.tasks.prepare import task_of, tokenizer_dir_of
 from llmtune.training import precision, run_dir
 from llmtune.training.checkpoint import State, read_json
 from llmtune.training.distributed import Ranks
+from llmtune.training.forecast import Forecast, forecast, remedies
 from llmtune.training.precision import Compute
 from llmtune.training.restore import build_base, frozen_digest
 from llmtune.training.trainer import Trainer
@@ -58,6 +63,26 @@ def train_stage(
         return _trainer(config, run, ready, model, compute, ranks).fit(), run
 
 
+def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> tuple[Forecast, list[str]]:
+    """What a stage would need, and overrides that help if it does not fit. Writes into the folder `scratch` alone."""
+    with Ranks(config.hardware) as ranks:
+        precision.set_up(config.hardware, exact=config.training.exact)
+        is_transformer = _is_transformer(config.model)
+        compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
+        ready = rows.prepare_stage(config)
+        model = _model(config, ready, compute)
+        saved.write(scratch / run_dir.CONFIG, tree, header="llmtune plan, resolved")
+        trainer = _trainer(config, scratch, ready, model, compute, ranks)
+        score, batches = None, []
+        if split := ready.splits.get("validation"):
+            batches = evaluation_batches(split.lengths, config.evaluation.batch_size)
+            scoring = precision.choose(config.hardware, precision=config.evaluation.precision, is_transformer=is_transformer)
+            how = {"compute": scoring, "seed": config.seed}
+            score = lambda batch: next(score_batches(model, trainer.task, split, [batch], **how))  # noqa: E731
+        found = forecast(trainer, scratch, score=score, batches=batches)
+        return found, remedies(found, trainer, is_transformer=is_transformer)
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
@@ -69,12 +94,21 @@ def _model(config: StageConfig, ready: Prepared, compute: Compute) -> nn.Module:
     if new := new_weights(base):
         modules = dict.fromkeys(name.rpartition(".")[0] or name for name, _ in base.named_parameters() if name in new)
         console.notice(f"new weights, still to be learned: {', '.join(modules)}")
+    if config.training.activation_checkpointing:
+        _checkpoint_activations(base)
     model = tuning.apply(base, config.tuning).to(compute.device)
     total = sum(p.numel() for p in model.parameters())
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     share = "" if learned == total else f", {learned:,} of them learn ({config.tuning.type})"
     console.notice(f"{config.model.type}: {total:,} weights{share}; {compute.device.type}, {compute.precision}")
     return model
+
+
+def _checkpoint_activations(model: Any) -> None:
+    if not model.supports_gradient_checkpointing:
+        remedy = "leave it out, or a larger training.gradient_accumulation_steps"
+        raise ModelError(f"training.activation_checkpointing: {model.config.model_type} does not offer it", remedy=remedy)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _is_transformer(model: ModelConfig) -> bool:

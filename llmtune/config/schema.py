@@ -68,7 +68,7 @@ class StageConfig(Section):
 
 
 class TrainConfig(StageConfig):
-    """Config of `preprocess`, `train`, `finetune` and `run`."""
+    """Config of `preprocess`, `plan`, `train`, `finetune` and `run`."""
 
     format: Literal[1]
     """Version of the config format."""
@@ -128,6 +128,7 @@ class ExportVerbConfig(RunVerbConfig):
 
 VERB_CONFIGS: dict[str, type[Section]] = {
     "preprocess": TrainConfig,
+    "plan": TrainConfig,
     "train": TrainConfig,
     "finetune": TrainConfig,
     "run": TrainConfig,
@@ -174,6 +175,10 @@ def _rules(config: StageConfig):
     yield (
         config.tuning.type == "lora" and model.type in ("lstm", "mlp"),
         f"tuning: lora needs a transformers model, and model={model.type} is none: use tuning=full",
+    )
+    yield (
+        training.activation_checkpointing and model.type in ("lstm", "mlp"),
+        f"training.activation_checkpointing: needs a transformers model, and model={model.type} is none",
     )
     yield (
         config.tuning.type != "full" and not is_pretrained,

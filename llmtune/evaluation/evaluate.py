@@ -13,7 +13,9 @@ from llmtune.data.batches import evaluation_batches
 from llmtune.data.prepared import Split
 from llmtune.evaluation.answers import Answers
 from llmtune.evaluation.tally import Tally, total
+from llmtune.failures import is_out_of_memory
 from llmtune.tasks.base import Draw, Scores, Task
+from llmtune.training import memory
 from llmtune.training.distributed import Ranks
 from llmtune.training.precision import Compute
 
@@ -79,11 +81,28 @@ def evaluate(
 def score(
     model: nn.Module, task: Task, split: Split, batches: list[np.ndarray], *, compute: Compute, seed: int
 ) -> Iterator[Scores]:
-    """Loss and predictions of each batch of example indices."""
-    draw = Draw(seed, epoch=0, training=False)
+    """Loss and predictions of each batch of example indices; a batch that memory has no room for is halved.
+
+    Raises:
+        RuntimeError, MemoryError: there is no room for a single example.
+    """
     for indices in batches:
-        rows = split.rows(indices)
-        batch = task.collate([{**row, "id": int(i)} for row, i in zip(rows, indices, strict=True)], draw)
-        with torch.inference_mode(), compute.autocast():
-            scores = task.score(model, batch.to(compute.device))
-        yield scores
+        try:
+            scores = _score(model, task, split, indices, compute=compute, seed=seed)
+        except (RuntimeError, MemoryError) as e:
+            if not is_out_of_memory(e) or len(indices) == 1:
+                raise
+            scores = None
+        if scores is not None:
+            yield scores
+            continue
+        memory.free()
+        yield from score(model, task, split, np.array_split(indices, 2), compute=compute, seed=seed)
+
+
+def _score(model: nn.Module, task: Task, split: Split, indices: np.ndarray, *, compute: Compute, seed: int) -> Scores:
+    rows = split.rows(indices)
+    examples = [{**row, "id": int(i)} for row, i in zip(rows, indices, strict=True)]
+    batch = task.collate(examples, Draw(seed, epoch=0, training=False))
+    with torch.inference_mode(), compute.autocast():
+        return task.score(model, batch.to(compute.device))

@@ -1,16 +1,19 @@
 """The training loop: a generator of facts. Logging, evaluation, checkpoints and stopping live in its consumer."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from llmtune.errors import DivergedError
+from llmtune.failures import is_out_of_memory
 from llmtune.randomness import draw_key
 from llmtune.tasks.base import Batch, Task
 from llmtune.training.distributed import Ranks
+from llmtune.training.memory import OutOfMemory
 from llmtune.training.plan import Window
 from llmtune.training.precision import Compute
 
@@ -66,30 +69,29 @@ def train_steps(
 
     Raises:
         DivergedError: a loss or gradient is not finite; the weights are those of the step before.
+        OutOfMemory: a micro-batch does not fit; the weights are those of the step before.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
-    base_lrs = [group["lr"] for group in optimizer.param_groups]
+    base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]  # may begin a second time
     clock = time.perf_counter()
     for window in windows:
         waited = time.perf_counter() - clock
         step = window.step
         num_targets = ranks.sum(sum(b.num_targets for b in window.batches)) or 1.0  # a window may hold nothing to predict
         model.train()
-        loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
+        losses: list[Tensor] = []
         for micro, batch in enumerate(window.batches):
             if ranks.size == 1 and is_stopping():
                 return
             torch.manual_seed(draw_key(seed, "dropout", step, micro, ranks.rank))
-            with compute.autocast(), ranks.no_sync(model, until_last=micro < len(window.batches) - 1):
-                terms = task.loss(model, batch.to(compute.device))
+            with ranks.no_sync(model, until_last=micro < len(window.batches) - 1):
                 # Ranks are averaged by DDP, so that the sum over all of them needs their number as a factor.
-                loss = terms.sum * (ranks.size / num_targets) if batch.num_targets else terms.sum * 0.0
-                scaler.scale(loss).backward()
-            loss_sum += terms.sum.detach().double() if batch.num_targets else 0.0
-        loss = ranks.sum(float(loss_sum)) / num_targets
+                losses.append(_backward(model, task, batch, compute, scaler, factor=ranks.size / num_targets))
+        loss = ranks.sum(float(sum(losses))) / num_targets
         scaler.unscale_(optimizer)
         grad_norm = float(nn.utils.clip_grad_norm_(weights, max_grad_norm if max_grad_norm is not None else float("inf")))
-        _require_finite(loss, grad_norm if not scaler.is_enabled() else 0.0, step, window.batches)
+        if not math.isfinite(loss) or not (scaler.is_enabled() or math.isfinite(grad_norm)):
+            raise _diverged(loss, step, window.batches, losses, ranks)
         factor = lr_factor(step)
         for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
             group["lr"] = lr * factor
@@ -105,6 +107,22 @@ def train_steps(
         clock = time.perf_counter()
 
 
+def _backward(
+    model: nn.Module, task: Task, batch: Batch, compute: Compute, scaler: torch.amp.GradScaler, *, factor: float
+) -> Tensor:
+    """Add the gradients of one micro-batch, times a factor; returns its loss sum, float64."""
+    try:
+        with compute.autocast():
+            terms = task.loss(model, batch.to(compute.device))
+            loss = terms.sum * factor if batch.num_targets else terms.sum * 0.0
+            scaler.scale(loss).backward()
+        return terms.sum.detach().double() if batch.num_targets else torch.zeros_like(terms.sum, dtype=torch.float64)
+    except (RuntimeError, MemoryError) as e:
+        if not is_out_of_memory(e):
+            raise
+    raise OutOfMemory  # not from above, where the exception would keep the computation alive
+
+
 def _sizes(batches: list[Batch]) -> list[int]:
     """Examples, tokens and positions of a window; idle micro-batches count nothing."""
     real = [b for b in batches if b.num_targets]
@@ -115,12 +133,15 @@ def _sizes(batches: list[Batch]) -> list[int]:
     ]
 
 
-def _require_finite(loss: float, grad_norm: float, step: int, batches: list[Batch]) -> None:
-    if loss - loss == 0 and grad_norm - grad_norm == 0:
-        return
-    rows = [int(i) for b in batches for i in b.example_ids]
-    raise DivergedError(
-        f"step {step + 1}: the {'loss' if loss - loss != 0 else 'gradient'} is no finite number; the weights were not changed",
+def _diverged(loss: float, step: int, batches: list[Batch], losses: list[Tensor], ranks: Ranks) -> DivergedError:
+    """Names the examples of those micro-batches, on whatever rank, whose loss is not finite; else all of the step."""
+    ids = [b.example_ids.tolist() if b.num_targets else [] for b in batches]
+    faulty = [rows for rows, value in zip(ids, losses, strict=True) if not math.isfinite(value)]
+    told = ranks.gather((sum(faulty, []), sum(ids, [])))
+    rows = sum((of_rank for of_rank, _ in told), []) or sum((of_rank for _, of_rank in told), [])
+    what = "gradient" if math.isfinite(loss) else "loss"
+    return DivergedError(
+        f"step {step + 1}: the {what} is no finite number; the weights were not changed",
         where=f"train rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''} (all of them in diverged.json)",
         rows=rows,
         remedy="a smaller optimizer.lr, a longer warm-up, hardware.precision=fp32, or look at the rows named",

@@ -1,11 +1,9 @@
-"""All steps of a run, known before the first; and the loader that turns them into windows of micro-batches."""
+"""All steps of a run, known before the first, and turned into windows of micro-batches."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from llmtune.config.sections.training import TrainingConfig
 from llmtune.data.batches import BatchRule, deal, plan_epoch
@@ -13,6 +11,7 @@ from llmtune.data.prepared import Split
 from llmtune.errors import DataError
 from llmtune.tasks.base import Batch, Draw, Task
 from llmtune.training.distributed import Ranks
+from llmtune.training.loader import load
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,10 @@ class TrainPlan:
         epoch, first = self._locate(steps)
         return epoch, first == steps > 0
 
+    def num_examples(self, step: int) -> int:
+        """Examples of a step (from 0)."""
+        return len(next(self.steps(step)).indices)
+
     def _locate(self, step: int) -> tuple[int, int]:
         """The epoch that a step belongs to, and the first step of that epoch. Nothing is planned but for a token budget."""
         if self._rule.max_tokens is None:
@@ -110,13 +113,13 @@ class TrainPlan:
         return self._epochs[epoch]
 
 
-class _Collated(Dataset):
-    """Micro-batches by (epoch, indices); in loader processes or in this one."""
+class _Collated:
+    """Micro-batches by (epoch, indices, whether they count for nothing)."""
 
     def __init__(self, split: Split, task: Task, seed: int):
         self._split, self._task, self._seed = split, task, seed
 
-    def __getitem__(self, key: tuple[int, Sequence[int], bool]) -> Batch:
+    def __call__(self, key: tuple[int, Sequence[int], bool]) -> Batch:
         epoch, indices, is_idle = key
         rows = self._split.rows(indices)
         examples = [{**row, "id": int(i)} for row, i in zip(rows, indices, strict=True)]
@@ -141,27 +144,25 @@ def windows(
     Every step is dealt into micro-batches × ranks; a rank that goes without runs one example of weight zero, since the
     others wait for it.
     """
-    lengths_N = split.lengths
+    make = _Collated(split, task, seed)
 
     def keys() -> Iterator[tuple[int, list[int], bool]]:
         for planned in plan.steps(start):
-            hands = deal(planned.indices, lengths_N, num_micro_batches=num_micro_batches * ranks.size)
-            for hand in hands[ranks.rank :: ranks.size]:
-                yield planned.epoch, (hand if len(hand) else planned.indices[:1]).tolist(), not len(hand)
+            yield from _keys(planned, split, num_micro_batches=num_micro_batches, ranks=ranks)
 
-    batches = _load(_Collated(split, task, seed), keys, num_workers=num_workers, pin_memory=pin_memory)
+    batches = load(make, keys, num_workers=num_workers, pin_memory=pin_memory)
     for planned in plan.steps(start):
         yield Window(planned.step, planned.epoch, planned.ends_epoch, [next(batches) for _ in range(num_micro_batches)])
 
 
-def _load(data: _Collated, keys: Callable[[], Iterator], *, num_workers: int, pin_memory: bool) -> Iterator[Batch]:
-    if num_workers == 0:
-        return (batch.pin_memory() if pin_memory else batch for batch in map(data.__getitem__, keys()))
+def window(planned: PlannedStep, split: Split, task: Task, *, seed: int, num_micro_batches: int, ranks: Ranks) -> Window:
+    """What this rank computes for a single step; see `windows`."""
+    make = _Collated(split, task, seed)
+    batches = [make(key) for key in _keys(planned, split, num_micro_batches=num_micro_batches, ranks=ranks)]
+    return Window(planned.step, planned.epoch, planned.ends_epoch, batches)
 
-    class Keys(torch.utils.data.Sampler):
-        def __iter__(self) -> Iterator:
-            return keys()
 
-    return iter(
-        DataLoader(data, sampler=Keys(), batch_size=None, num_workers=num_workers, pin_memory=pin_memory, prefetch_factor=4)
-    )
+def _keys(planned: PlannedStep, split: Split, *, num_micro_batches: int, ranks: Ranks) -> Iterator[tuple[int, list[int], bool]]:
+    hands = deal(planned.indices, split.lengths, num_micro_batches=num_micro_batches * ranks.size)
+    for hand in hands[ranks.rank :: ranks.size]:
+        yield planned.epoch, (hand if len(hand) else planned.indices[:1]).tolist(), not len(hand)

@@ -9,6 +9,7 @@ import torch
 
 from llmtune.config.sections.training import HardwareConfig
 from llmtune.errors import ResourceError
+from llmtune.training import cpu
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,6 +61,7 @@ def choose(hardware: HardwareConfig, *, precision: str, is_transformer: bool) ->
 def set_up(hardware: HardwareConfig, *, exact: bool) -> None:
     """Process-wide settings of torch; before the first operator runs."""
     _quieten()
+    cpu.tune()
     if hardware.num_threads is not None:
         torch.set_num_threads(hardware.num_threads)
     torch.set_float32_matmul_precision("highest" if exact else "high")

@@ -4,7 +4,7 @@ import os
 import signal
 from types import FrameType
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 75}
+from llmtune.interrupts import EXIT_CODES
 
 
 class StopRequest:

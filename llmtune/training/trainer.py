@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +14,17 @@ from torch import nn
 from llmtune import console
 from llmtune.config.sections.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from llmtune.data.prepared import Split
-from llmtune.errors import CheckpointError, DivergedError, Interrupted
+from llmtune.errors import CheckpointError, DivergedError, Interrupted, ResourceError
 from llmtune.files import write_json
 from llmtune.tasks.base import Task
-from llmtune.training import checkpoint, drift, manifest, optimizers, run_dir, schedules
+from llmtune.training import checkpoint, drift, manifest, memory, optimizers, run_dir, schedules
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.loop import StepResult, train_steps
-from llmtune.training.plan import TrainPlan, windows
+from llmtune.training.memory import OutOfMemory
+from llmtune.training.plan import TrainPlan, Window, windows
 from llmtune.training.precision import Compute
+from llmtune.training.profiling import StepProfile
 from llmtune.training.run_log import RunLog
 from llmtune.training.signals import StopRequest
 
@@ -66,6 +68,7 @@ class Trainer:
     compiled: nn.Module | None = None
     _drifted: dict[str, list[Any]] = field(default_factory=dict)
     _saved: int | None = None  # the step whose checkpoint is known to be good
+    _num_micro_batches: int = 1
     _seconds: float = 0.0
     _tokens: int = 0
     _positions: int = 0
@@ -80,6 +83,7 @@ class Trainer:
             DivergedError: a loss or gradient is not finite.
             CheckpointError: there are checkpoints, and none is good or they belong to another run.
         """
+        self._num_micro_batches = self.training.gradient_accumulation_steps
         start = last = self._resume()
         if self.ranks.is_main and not start:
             checkpoint.require_room(self.checkpoints, self._checkpoint_size())
@@ -90,13 +94,17 @@ class Trainer:
             self._point_best()
             if start and self._is_evaluation_missing(start):
                 self._evaluate(start, stop)
+            profile = StepProfile(is_on=self.training.profile and self.ranks.is_main, device=self.compute.device)
             with console.progress("training", total=self.plan.total_steps, unit="steps", done=start) as advance:
                 for result in iter(()) if self._is_over(start) else self._steps(start, stop):
                     last = result.step
                     self._note(result)
                     advance(1, self._live_line(result))
+                    profile.step(seconds=result.seconds, wait_seconds=result.wait_seconds)
                     if self._after_step(result, stop):
                         break
+            profile.finish()
+            profile.tell(self.run)
             exit_code = self.ranks.largest(stop.exit_code or 0)
             stopped = f"stopped after step {last} of {self.plan.total_steps}"
             if exit_code and (not self._is_over(last) or self._is_evaluation_missing(last)):
@@ -126,37 +134,71 @@ class Trainer:
     def checkpoints(self) -> Path:
         return self.run / "checkpoints"
 
-    def _steps(self, start: int, stop: StopRequest):
+    def _steps(self, start: int, stop: StopRequest) -> Iterator[StepResult]:
+        """The steps from `start` on; where memory runs out, in smaller micro-batches from there."""
         called = self.ranks.prepare(self.compiled if self.compiled is not None else self.model)
+        while True:
+            try:
+                for result in self._steps_as_cut(called, start, stop):
+                    yield result
+                    start = result.step
+                return
+            except OutOfMemory:
+                self._cut_smaller(start)
+
+    def _cut_smaller(self, step: int) -> None:
+        """Halve the micro-batches. The batch of a step, and the number of steps, stay as they are.
+
+        Raises:
+            ResourceError: each micro-batch is a single example already; or other ranks wait for this one.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        memory.free()
+        if self.ranks.size > 1 or self._num_micro_batches >= self.plan.num_examples(step):
+            raise ResourceError(
+                f"the memory is used up in step {step + 1}"
+                + ("" if self.ranks.size > 1 else ", though its micro-batches hold one example each"),
+                remedy="a larger training.gradient_accumulation_steps, training.activation_checkpointing=true, a smaller "
+                "tokenizer.max_length, or a smaller model",
+            )
+        self._num_micro_batches *= 2
+        console.notice(f"step {step + 1} does not fit into memory: from here on in {self._num_micro_batches} micro-batches")
+        self.log.write("out_of_memory", step=step, micro_batches=self._num_micro_batches)
+
+    def _steps_as_cut(self, called: nn.Module, start: int, stop: StopRequest) -> Iterator[StepResult]:
         loader = windows(
             self.plan,
             self.split,
             self.task,
             start=start,
             seed=self.seed,
-            num_micro_batches=self.training.gradient_accumulation_steps,
+            num_micro_batches=self._num_micro_batches,
             ranks=self.ranks,
             num_workers=self.num_workers,
             pin_memory=self.compute.device.type == "cuda",
         )
         try:
-            yield from train_steps(
-                called,
-                self.task,
-                loader,
-                self.optimizer,
-                lr_factor=schedules.build(self.schedule, total_steps=self.plan.total_steps),
-                compute=self.compute,
-                ranks=self.ranks,
-                seed=self.seed,
-                max_grad_norm=self.training.max_grad_norm,
-                scaler=self.scaler,
-                is_stopping=stop,
-            )
+            yield from self.steps_over(loader, called, stop)
         except DivergedError as e:
             if self.ranks.is_main:
                 write_json(self.run / "diverged.json", {"message": e.message, "rows": e.rows})
             raise
+
+    def steps_over(self, loader: Iterable[Window], called: nn.Module, is_stopping: Callable[[], bool]) -> Iterator[StepResult]:
+        """One optimizer step for each window; nothing is logged, saved or evaluated."""
+        return train_steps(
+            called,
+            self.task,
+            loader,
+            self.optimizer,
+            lr_factor=schedules.build(self.schedule, total_steps=self.plan.total_steps),
+            compute=self.compute,
+            ranks=self.ranks,
+            seed=self.seed,
+            max_grad_norm=self.training.max_grad_norm,
+            scaler=self.scaler,
+            is_stopping=is_stopping,
+        )
 
     def _after_step(self, result: StepResult, stop: StopRequest) -> bool:
         """Log, save and evaluate as far as they are due. Returns whether the loop ends here."""
@@ -166,14 +208,14 @@ class Trainer:
             self._log_step(result)
         if self.ranks.largest(stop.exit_code or 0):
             return True
-        is_due = self._is_evaluation_due(step)
+        is_due = self.is_evaluation_due(step)
         if is_due or is_last or (self.training.save_every and step % self.training.save_every == 0):
             self._save(step)
         if is_due:
             self._evaluate(step, stop)
         return self._is_over(step)
 
-    def _is_evaluation_due(self, step: int) -> bool:
+    def is_evaluation_due(self, step: int) -> bool:
         if self.evaluate is None:
             return False
         if step == self.plan.total_steps:
@@ -183,7 +225,7 @@ class Trainer:
         return self.plan.epochs_done(step)[1]
 
     def _is_evaluation_missing(self, step: int) -> bool:
-        return self._is_evaluation_due(step) and not any(e["step"] == step for e in self.log.evaluations())
+        return self.is_evaluation_due(step) and not any(e["step"] == step for e in self.log.evaluations())
 
     def _is_over(self, step: int) -> bool:
         """Whether the run is complete at this step: no steps are left, or patience is at its end."""
@@ -217,7 +259,7 @@ class Trainer:
         if not self.ranks.is_main or step == self._saved:
             return
         self.log.sync()
-        path = checkpoint.save(self.checkpoints, self._state(step), step=step)
+        path = checkpoint.save(self.checkpoints, self.state(step), step=step)
         checkpoint.point(self.checkpoints / "latest", path)
         if self.evaluate is None:
             checkpoint.point(self.checkpoints / "best", path)
@@ -225,10 +267,15 @@ class Trainer:
         self._saved = step
         self._rotate()
 
-    def _state(self, step: int) -> State:
+    def state(self, step: int) -> State:
         return self.make_state(
             optimizer=optimizers.state_tensors(self.model, self.optimizer),
-            trainer={"step": step, "total_steps": self.plan.total_steps, "scaler": self.scaler.state_dict()},
+            trainer={
+                "step": step,
+                "total_steps": self.plan.total_steps,
+                "scaler": self.scaler.state_dict(),
+                "micro_batches": self._num_micro_batches,
+            },
             fingerprint=self.fingerprint,
             config_digest=manifest.sha256(self.run / run_dir.CONFIG),
         )
@@ -251,14 +298,17 @@ class Trainer:
                 raise CheckpointError("no checkpoint of the run is good", where=str(self.checkpoints), remedy=remedy)
             return 0
         step, path = found
-        self._drifted = drift.require_none(path, self._state(step), allowed=self.training.allow_drift)
+        self._drifted = drift.require_none(path, self.state(step), allowed=self.training.allow_drift)
         learned = path / "learned.safetensors"
         if learned.is_file():
             checkpoint.load_learned(self.model, checkpoint.read_tensors(learned))
         else:
             checkpoint.load_all(self.model, checkpoint.read_tensors(path / "model.safetensors"))
         optimizers.load_state_tensors(self.model, self.optimizer, checkpoint.read_tensors(path / "optimizer.safetensors"))
-        self.scaler.load_state_dict(checkpoint.read_json(path / "trainer.json")["scaler"])
+        counters = checkpoint.read_json(path / "trainer.json")
+        self.scaler.load_state_dict(counters["scaler"])
+        if "gradient_accumulation_steps" not in self._drifted:
+            self._num_micro_batches = counters.get("micro_batches", self._num_micro_batches)
         self._saved = step
         console.notice(f"resuming {self.run} after step {step} of {self.plan.total_steps}")
         return step
@@ -309,4 +359,5 @@ class Trainer:
             "tokens_per_second": round(self._tokens / self._seconds, 1) if self._seconds else None,
             "padding_share": round(1 - self._tokens / self._positions, 4) if self._positions else None,
             "wait_share": round(self._wait / self._seconds, 4) if self._seconds else None,
+            "peak_memory": memory.Peak(self.compute.device).read(),
         }

@@ -22,7 +22,7 @@ RUNS = {
     "gpt": [*SMALL["gpt"], "task=causal_lm", "data.label_column=null", "tokenizer.max_length=12", "training.save_every=7"]
     + ["training.epochs=6", "training.gradient_accumulation_steps=2"],
 }
-TIMED = ("train_seconds", "tokens_per_second", "padding_share", "wait_share")
+TIMED = ("train_seconds", "tokens_per_second", "padding_share", "wait_share", "peak_memory")
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
 
 

@@ -1,6 +1,7 @@
 """Sweeps over values, groups and recipes: one job for each point, and the table at the end, best first."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -90,3 +91,16 @@ def test_a_sweep_of_run_exports_every_job(swept, reviews: Folder):
     assert code == 0
     for job in told["jobs"]:
         assert (reviews / job["result"]["run_dir"] / "export" / "huggingface" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_eight_jobs_at_once_share_one_cache(reviews: Folder, command):
+    """As a launcher starts them that runs several jobs at a time."""
+    env = {"LLMTUNE_CACHE": str(reviews / "cache"), "OMP_NUM_THREADS": "1"}
+    args = ["train", *SMALL["lstm"], *COMMON[:3], *ON_CPU]
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda i: command(*args, f"run_name=job-{i}", env=env), range(8)))
+    assert [job.code for job in done] == [0] * 8, [job.err for job in done if job.code]
+    assert len({sha256(reviews.latest(f"job-{i}") / "checkpoints" / "best" / "model.safetensors") for i in range(8)}) == 1
+    assert len([path for path in (reviews / "cache").rglob("train.arrow")]) == 1
+    assert not [path for path in (reviews / "cache").rglob("*") if path.name.startswith((".tmp", ".trash"))]

@@ -165,3 +165,25 @@ def test_files_of_their_own_for_validation_and_test(folder: Folder):
     run = folder.latest("mine")
     assert len(read_lines(run / "evaluation" / "test" / "predictions.jsonl")) == 20
     assert [e["step"] for e in read_lines(run / "metrics.jsonl") if e["event"] == "step"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt"])
+def test_activations_computed_twice_change_nothing(reviews: Folder, name: str, monkeypatch: pytest.MonkeyPatch):
+    """Dropout included: the second pass draws what the first drew."""
+    from transformers import modeling_utils
+
+    calls = []
+    real = modeling_utils.checkpoint
+    monkeypatch.setattr(modeling_utils, "checkpoint", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    task = ["task=causal_lm", "data.label_column=null"] if name == "gpt" else []
+    args = ["train", *SMALL[name], *task, "data.train_file=reviews.csv", "training.max_steps=6", "training.log_every=1"]
+    for kept in ("false", "true"):
+        calls.clear()
+        reviews.ok(*args, f"training.activation_checkpointing={kept}", f"run_name=run-{kept}")
+        assert bool(calls) == (kept == "true")
+    assert step_losses(reviews.latest("run-true")) == step_losses(reviews.latest("run-false"))
+
+
+def test_activation_checkpointing_of_an_lstm_is_a_mistake(reviews: Folder):
+    refused = reviews("train", *LSTM, "training.activation_checkpointing=true")
+    assert refused.code == 2 and "training.activation_checkpointing" in refused.err

@@ -107,6 +107,8 @@ class TrainingConfig(Section):
     """Token budget of one optimizer step, padding included, instead of batch_size."""
     gradient_accumulation_steps: Count
     """Micro-batches that one optimizer step is cut into, to save memory."""
+    activation_checkpointing: bool
+    """Whether each layer's forward pass is computed again in the backward pass, to save memory; results stay the same."""
     max_grad_norm: Positive | None
     """Gradients are scaled down to this norm; null: never."""
     group_by_length: bool
@@ -127,6 +129,8 @@ class TrainingConfig(Section):
     """auto: go on with the newest unfinished run of the same config; never; must; or a run directory."""
     allow_drift: list[Drift]
     """What may differ from the run's beginning when it is resumed; it then no longer equals the uninterrupted run."""
+    profile: bool
+    """Whether 20 steps are watched and a table tells where their time goes."""
     exact: bool
     """Whether a repeated or resumed run equals the first bit for bit (deterministic algorithms)."""
 

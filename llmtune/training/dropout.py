@@ -1,0 +1,47 @@
+"""Dropout on the CPU from a quarter of the random numbers: torch draws one 64-bit number for each element, one at a time.
+
+Here each draw serves four elements, 16 bits each; the probability is rounded to 1/65536, and the scale fits the rounded one.
+The numbers come from torch's default generator, so that they are keyed by its seed and by nothing else.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LEVELS = 1 << 16
+_library: torch.library.Library | None = None
+
+
+def install() -> None:
+    """Let every dropout on the CPU be ours, those inside torch's and transformers' modules included."""
+    global _library
+    if _library is None:
+        _library = torch.library.Library("aten", "IMPL")
+        _library.impl("dropout", dropout, "AutogradCPU")
+
+
+def dropout(input: Tensor, p: float, train: bool) -> Tensor:
+    """Zero elements with probability p and scale the others by 1 / (1 - p), as torch.dropout does."""
+    if not train or p == 0.0 or not input.numel():
+        return input
+    dropped = round(p * LEVELS)
+    return input * 0.0 if dropped >= LEVELS else _Dropout.apply(input, dropped)
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, dropped: int) -> Tensor:
+        num_elements = input.numel()
+        bits = torch.empty((num_elements + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+        draws = bits.view(torch.int16)[:num_elements].view(input.shape)
+        # Comparing into the type of the input is several times faster than converting a mask of booleans.
+        mask = torch.ge(draws, dropped - LEVELS // 2, out=torch.empty(input.shape, dtype=input.dtype))
+        mask.mul_(LEVELS / (LEVELS - dropped))
+        ctx.save_for_backward(mask)
+        return input * mask
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return grad * mask, None
