@@ -22,11 +22,11 @@ _open_bars: list[str] = []
 
 def notice(text: str) -> None:
     """One plain line to stderr; above the bar while one is shown. Of several ranks only the first speaks."""
-    if _is_main():
+    if is_main():
         print(printable(text), file=sys.stderr, flush=True)
 
 
-def _is_main() -> bool:
+def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -47,7 +47,7 @@ def progress(description: str, *, total: int | None, unit: str, done: int = 0) -
     is_nested = bool(_open_bars)
     _open_bars.append(description)
     try:
-        with (_bar if sys.stderr.isatty() and _is_main() else _lines)(description, total, unit, done, is_nested) as advance:
+        with (_bar if sys.stderr.isatty() and is_main() else _lines)(description, total, unit, done, is_nested) as advance:
             yield advance
     finally:
         _open_bars.remove(description)
@@ -130,7 +130,7 @@ def _clock(seconds: float) -> str:
 
 def result_table(title: str, rows: list[tuple[str, str]]) -> None:
     """The closing table, on stdout."""
-    if not _is_main():
+    if not is_main():
         return
     rows = [(printable(name), printable(value)) for name, value in rows]
     if not sys.stdout.isatty():

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import shutil
@@ -22,7 +23,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[TextIO]:
         path: of the file.
         durable: whether its content is on the disk itself before the move.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    remove_leftovers(path.parent, of=f"{glob.escape(path.name)}-*")
+    temporary = path.with_name(f".tmp-{path.name}-{uuid.uuid4().hex[:8]}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             yield file
@@ -95,12 +97,17 @@ def new_folder(parent: Path, fill: Callable[[Path], None] = lambda folder: None)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(parent: Path) -> None:
-    """Remove `.tmp-NAME.PID` of processes that were killed."""
-    for leftover in parent.glob(".tmp-*.*"):
+def remove_leftovers(parent: Path, *, of: str = "*") -> None:
+    """Remove files and folders `.tmp-NAME.PID` of processes that were killed; `of` is a pattern of the names."""
+    for leftover in parent.glob(f".tmp-{of}.*"):
         pid = leftover.name.rpartition(".")[2]
-        if pid.isdigit() and not _is_alive(int(pid)):
+        if not pid.isdigit() or _is_alive(int(pid)):
+            continue
+        if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
 
 def _is_alive(pid: int) -> bool:

@@ -32,7 +32,7 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     from llmtune.commands import rows, runs
     from llmtune.errors import DataError
     from llmtune.export import Bundle, parity, registry
-    from llmtune.files import make_folder, remove_leftovers, write_json
+    from llmtune.files import make_folder, remove_leftovers, sync, write_json
     from llmtune.tasks.base import Draw
     from llmtune.training import manifest, precision
     from llmtune.training.restore import restore
@@ -58,20 +58,22 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     found = {}
     for name, export in config.export.items():
         console.notice(f"exporting {name}, compared with the checkpoint on {num_rows:,} {rows_from} rows")
-        temporary = target / f".tmp-{name}.{os.getpid()}"
+        final, temporary, old = target / name, *(target / f".tmp-{name}{kind}.{os.getpid()}" for kind in ("", "-old"))
+        _remove(temporary, old)  # a killed process had the same number, as in a container
         try:
             registry.write(export, bundle, temporary)
             chunks = (range(i, min(i + 32, num_rows)) for i in range(0, num_rows, 32))
             batches = (_collate(task, split, indices, Draw(trained.seed, 0, training=False)) for indices in chunks)
             compared = parity.check(export, bundle, temporary, batches)
             manifest.write(temporary, without=["README.md"], checkpoint=restored.directory.name)
-            final = target / name
             if final.exists():  # an earlier export of this run
-                final.rename(temporary.with_suffix(".old"))
+                others = {other: facts for other, facts in _parity_of(target).items() if other != name}
+                write_json(target / PARITY, {"exports": others})  # what it tells is always true
+                final.rename(old)
             temporary.rename(final)
+            sync(target)
         finally:
-            for leftover in (temporary, temporary.with_suffix(".old")):
-                shutil.rmtree(leftover, ignore_errors=True)
+            _remove(temporary, old)
         found[name] = {**export.model_dump(), "checkpoint": restored.directory.name, "rows_from": rows_from, **compared}
         write_json(target / PARITY, {"exports": {**_parity_of(target), name: found[name]}})
     return {"exports": found}, target
@@ -90,6 +92,11 @@ def _parity_of(target: Path) -> dict[str, Any]:
 
     told = read_json(target / PARITY)["exports"] if (target / PARITY).is_file() else {}
     return {name: facts for name, facts in told.items() if (target / name).is_dir()}
+
+
+def _remove(*directories: Path) -> None:
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _refuse_foreign(directory: Path) -> None:

@@ -25,6 +25,7 @@ from llmtune.evaluation.evaluate import score as score_batches
 from llmtune.models.heads import new_weights
 from llmtune.randomness import draw_key
 from llmtune.tasks import registry as tasks
+from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
 from llmtune.training import precision, run_dir
 from llmtune.training.checkpoint import State, read_json
@@ -121,6 +122,8 @@ def _is_transformer(model: ModelConfig) -> bool:
 
 def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, compute: Compute, ranks: Ranks) -> Trainer:
     task = task_of(ready)
+    if getattr(task, "isolate_documents", False):
+        require_isolation(model)
     if config.augment:
         task_text(task).augmenter = augmenters.build(config.augment)
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))

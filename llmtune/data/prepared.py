@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from llmtune import console
 from llmtune.errors import ResourceError
+from llmtune.failures import os_error_in
 from llmtune.files import sync
 
 FORMAT = 1  # of an entry; part of its key, so that an older one is never looked at
@@ -189,10 +190,12 @@ def open_or_build(key: dict[str, Any], build: Callable[[Path], dict[str, Any]], 
         (work / META).write_text(json.dumps(meta, indent=1, allow_nan=False), encoding="utf-8")
         _sync_tree(work)
         _publish(work, directory)
-    except OSError as e:
+    except Exception as e:
+        if (refused := os_error_in(e)) is None:
+            raise
         raise ResourceError(
-            f"the prepared data cannot be written: {e.strerror or e}",
-            where=str(e.filename or cache_dir),
+            f"the prepared data cannot be written: {refused.strerror or refused}",
+            where=str(refused.filename or cache_dir),
             remedy="free some space, or set the environment variable LLMTUNE_CACHE to another folder",
         ) from e
     finally:

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,7 @@ def write(bundle: Bundle, directory: Path, *, opset: int) -> None:
 
 def session(directory: Path) -> Any:
     """An onnxruntime session on the CPU."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else it tells Microsoft the graph's names and hashes, and writes into HOME
     try:
         import onnxruntime
     except ImportError:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmtune.errors import ModelError
 from llmtune.randomness import generator
 from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
 from llmtune.tasks.text import TextInputs, example_ids, filled
@@ -49,16 +50,19 @@ class CausalLmTask(LanguageModelTask):
     Args:
         text: tokenizer and padding.
         end_of_text: token put behind each row; None for plain text, whose lines carry their own line ends.
+        isolate_documents: whether each row is read as if it stood alone: attention does not reach into the row before,
+            positions begin anew, and the first token of a row is not predicted.
     """
 
     type = "causal_lm"
 
-    def __init__(self, text: TextInputs, *, end_of_text: int | None):
+    def __init__(self, text: TextInputs, *, end_of_text: int | None, isolate_documents: bool = False):
         super().__init__(text)
-        self.end_of_text = end_of_text
+        self.end_of_text, self.isolate_documents = end_of_text, isolate_documents
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "end_of_text": self.end_of_text}
+        apart = {"isolate_documents": True} if self.isolate_documents else {}
+        return {**super().describe(), "end_of_text": self.end_of_text, **apart}
 
     def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
         """Each row as one block of its own, cut to max_length."""
@@ -66,31 +70,83 @@ class CausalLmTask(LanguageModelTask):
         return {"input_ids": [ids[: self.text.max_length + 1] for ids in rows]}
 
     def encode_stream(self, chunks: Iterable[dict[str, Sequence]]) -> Iterator[dict[str, list]]:
-        """Blocks of max_length + 1 tokens; neighbours share one token, the last target of one and first input of the next."""
+        """Blocks of max_length + 1 tokens; neighbours share one token, the last target of one and first input of the next.
+
+        Where documents are isolated, `position_ids` holds each token's place in its row, or in the part that begins the block.
+        """
         stride = self.text.max_length
-        rest = np.empty(0, dtype=np.int32)
+        rest_2T = np.empty((2, 0), dtype=np.int32)  # tokens, and their places in their rows
         for columns in chunks:
-            ids = [token for row in self._token_ids(filled(columns["text"])) for token in row]
-            stream = np.concatenate([rest, np.array(ids, dtype=np.int32)])
-            num_blocks = max(0, (len(stream) - 1) // stride)
+            rows = self._token_ids(filled(columns["text"]))
+            ids = np.array([token for row in rows for token in row], dtype=np.int32)
+            places = np.concatenate([np.arange(len(row), dtype=np.int32) for row in rows]) if rows else ids
+            stream_2T = np.concatenate([rest_2T, np.stack([ids, places])], axis=1)
+            num_blocks = max(0, (stream_2T.shape[1] - 1) // stride)
             if num_blocks:
-                yield {"input_ids": [stream[i * stride : (i + 1) * stride + 1] for i in range(num_blocks)]}
-            rest = stream[num_blocks * stride :]
-        if len(rest) > 1:
-            yield {"input_ids": [rest]}
+                yield self._stored([stream_2T[:, i * stride : (i + 1) * stride + 1] for i in range(num_blocks)])
+            rest_2T = stream_2T[:, num_blocks * stride :]
+        if rest_2T.shape[1] > 1:
+            yield self._stored([rest_2T])
+
+    def _stored(self, blocks: list[np.ndarray]) -> dict[str, list]:
+        stored: dict[str, list] = {"input_ids": [ids for ids, _ in blocks]}
+        if self.isolate_documents:
+            stored["position_ids"] = [_from_zero(places) for _, places in blocks]
+        return stored
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:
         inputs, _ = self.text.pad([{"input_ids": e["input_ids"][:-1]} for e in examples])
+        lengths = inputs["attention_mask"].sum(-1)
         labels_BL = np.full(inputs["input_ids"].shape, IGNORED, dtype=np.int64)
         for row, example in zip(labels_BL, examples, strict=True):
             row[: len(example["input_ids"]) - 1] = example["input_ids"][1:]
-        lengths, num_targets = inputs["attention_mask"].sum(-1), float((labels_BL != IGNORED).sum())
+        if "position_ids" in examples[0]:
+            # transformers tells the rows of a block apart by positions that do not go on; a padding token is a row of its own.
+            del inputs["attention_mask"]
+            positions_BL = np.zeros(labels_BL.shape, dtype=np.int64)
+            for positions, labels, example in zip(positions_BL, labels_BL, examples, strict=True):
+                length = len(example["input_ids"]) - 1
+                positions[:length] = example["position_ids"][:-1]
+                labels[:length][example["position_ids"][1:] == 0] = IGNORED
+            inputs["position_ids"] = torch.from_numpy(positions_BL)
+        num_targets = float((labels_BL != IGNORED).sum())
         return Batch(inputs, {"labels": torch.from_numpy(labels_BL)}, example_ids(examples), lengths, num_targets)
 
     def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self.text.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
         tail = [] if self.end_of_text is None else [self.end_of_text]
         return [ids + tail for ids in encoded["input_ids"]]
+
+
+def require_isolation(model: nn.Module) -> None:
+    """Make sure that a model tells the rows of a block apart by their positions.
+
+    Raises:
+        ModelError: what it says of a row depends on the row before.
+    """
+    device = next(model.parameters()).device
+    positions = torch.tensor([[0, 1, 0, 1]], device=device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        one, other = (
+            model(input_ids=torch.tensor([[*row, 3, 2]], device=device), position_ids=positions, use_cache=False).logits[0, 2:]
+            for row in ((0, 1), (2, 3))
+        )
+    model.train(was_training)
+    if not torch.allclose(one.float(), other.float(), atol=1e-4):
+        raise ModelError(
+            "task.isolate_documents: models of this kind do not tell the rows of a block apart",
+            remedy="task.isolate_documents=false, or another model, such as one of the llama, qwen2 or gpt2 kind",
+        )
+
+
+def _from_zero(places: np.ndarray) -> np.ndarray:
+    """Places of a block's tokens in their rows, with the part of a row that begins the block counted from 0."""
+    first_row = len(places) if not (places[1:] == 0).any() else int(np.argmax(places[1:] == 0)) + 1
+    counted = places.copy()
+    counted[:first_row] -= places[0]
+    return counted
 
 
 class MaskedLmTask(LanguageModelTask):

@@ -213,7 +213,8 @@ class _Builder:
         """The token ids that a language model's task works with."""
         if self.task.type == "causal_lm":
             is_plain_text = sources.is_plain_text(self.data)
-            return {"end_of_text": None if is_plain_text else fast.eos_token_id}
+            end_of_text = None if is_plain_text else fast.eos_token_id
+            return {"end_of_text": end_of_text, "isolate_documents": self.task.isolate_documents}
         if self.task.type == "masked_lm":
             if fast.mask_token_id is None:
                 remedy = "use an encoder such as BERT, or task=causal_lm"

@@ -27,7 +27,9 @@ def rebuild(description: dict[str, Any], tokenizer_dir: Path | None) -> Task:
                 inputs = _row_inputs(description, tokenizer_dir)
                 return RegressionTask(inputs, target_mean=description["target_mean"], target_std=description["target_std"])
             case "causal_lm":
-                return CausalLmTask(_text(description, tokenizer_dir), end_of_text=description["end_of_text"])
+                apart = description.get("isolate_documents", False)
+                text = _text(description, tokenizer_dir)
+                return CausalLmTask(text, end_of_text=description["end_of_text"], isolate_documents=apart)
             case "masked_lm":
                 names = ("mask_probability", "mask_token_id", "special_ids", "vocab_size")
                 return MaskedLmTask(_text(description, tokenizer_dir), **{k: description[k] for k in names})

@@ -24,15 +24,21 @@ def summed_loss(model: nn.Module, inputs: dict[str, Tensor], labels_BL: Tensor) 
     labels_T = labels_BL.flatten()[at_T]
     head = _output_layer(model)
     if head is None:
-        logits_TV = model(**inputs).logits.flatten(0, 1)[at_T]
+        logits_TV = model(**inputs, **_uncached(model)).logits.flatten(0, 1)[at_T]
         return F.cross_entropy(logits_TV.float(), labels_T, reduction="sum")
     if not _is_chunked(model, head, len(at_T)):
         with _only_at(head, at_T):
-            logits_TV = model(**inputs).logits
+            logits_TV = model(**inputs, **_uncached(model)).logits
         return F.cross_entropy(logits_TV.float(), labels_T, reduction="sum")
     with _only_at(head, at_T), _left_out(head):
-        hidden_TH = model(**inputs).logits
+        hidden_TH = model(**inputs, **_uncached(model)).logits
     return _ChunkedLoss.apply(hidden_TH, head.weight, head.bias, labels_T)
+
+
+def _uncached(model: nn.Module) -> dict[str, bool]:
+    """Keys and values of a causal model are kept for generation alone."""
+    plain = getattr(model, "module", getattr(model, "_orig_mod", model))
+    return {"use_cache": False} if getattr(getattr(plain, "config", None), "use_cache", False) else {}
 
 
 def _output_layer(model: nn.Module) -> nn.Module | None:

@@ -110,13 +110,17 @@ def require_room(directory: Path, num_bytes: int) -> None:
         rehearsal.unlink(missing_ok=True)
 
 
-def verify(checkpoint: Path) -> dict[str, Any]:
+def verify(checkpoint: Path, *, reads: bool = True) -> dict[str, Any]:
     """Check a step directory against its manifest, which is returned.
+
+    Args:
+        checkpoint: the directory.
+        reads: whether the files are read; else their names, sizes and kinds have to do.
 
     Raises:
         CheckpointError: something is missing, altered, a link, of another step, or of a newer format.
     """
-    content = manifest.verify(checkpoint)
+    content = manifest.verify(checkpoint, reads=reads)
     match = STEP_NAME.match(checkpoint.name)
     if match and content.get("step") != int(match[1]):
         raise CheckpointError(f"the manifest is that of step {content.get('step')}", where=str(checkpoint))
@@ -143,7 +147,10 @@ def newest_good(directory: Path, *, tell: Callable[[str], None]) -> tuple[int, P
 def rotate(directory: Path, *, keep: int, protected: set[Path]) -> None:
     """Remove the oldest steps but `keep`, never a protected one; and what interrupted saves left."""
     for leftover in [*directory.glob(".tmp-*"), *directory.glob(".trash-*")]:
-        shutil.rmtree(leftover, ignore_errors=True)
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
     kept_safe = {p.resolve() for p in protected}
     for _, path in steps(directory)[:-keep]:
         if path.resolve() not in kept_safe:
@@ -152,7 +159,7 @@ def rotate(directory: Path, *, keep: int, protected: set[Path]) -> None:
 
 def point(link: Path, target: Path) -> None:
     """Let a link name its neighbour `target`, replacing what it named before in one move."""
-    temporary = link.parent / f".{link.name}.{uuid.uuid4().hex[:8]}"
+    temporary = link.parent / f".tmp-{link.name}.{uuid.uuid4().hex[:8]}"
     temporary.symlink_to(target.name)
     temporary.replace(link)
 

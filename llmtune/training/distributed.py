@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from llmtune.config.sections.training import HardwareConfig
-from llmtune.errors import LlmtuneError
+from llmtune.errors import DivergedError, Interrupted, LlmtuneError
 
 
 class Ranks:
@@ -36,9 +36,14 @@ class Ranks:
     def __enter__(self) -> "Ranks":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Part from the others, without waiting: the main rank may have hours of work left."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Part from the others. Not waited for is the main rank's further work; waited for is its last save.
+
+        A launcher ends all ranks as soon as one of them has failed.
+        """
         if self._accelerator is not None:
+            if kind is not None and issubclass(kind, DivergedError | Interrupted):  # all ranks raise these
+                self.wait()
             gc.collect()  # wrapped models hold on to the connection, and its threads abort a process that ends before them
             torch.distributed.destroy_process_group()
 

@@ -169,7 +169,7 @@ def _saves(trainer: Trainer, peak: Peak, scratch: Path) -> tuple[int, float, int
     for number in (1, 2, 3):
         started = time.perf_counter()
         path = checkpoint.save(scratch, trainer.state(number), step=number)
-        checkpoint.verify(path)
+        checkpoint.verify(path, reads=False)
         took.append(time.perf_counter() - started)
     size = sum(file.stat().st_size for file in path.iterdir())
     due = trainer.training.save_every

@@ -1,11 +1,15 @@
 """Batches made in this process or in others, which hand their errors over as they are."""
 
+import atexit
 import contextlib
 import os
 import resource
+import signal
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -35,11 +39,13 @@ def load(
     if num_workers == 0:
         return (batch.pin_memory() if pin_memory else batch for batch in map(make, keys()))
     _allow_open_files(512 + 8 * num_workers)
+    others = set(active_children())
     with warnings.catch_warnings(), _threadless_tokenizers():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # more processes than cores
-        data, order = _Answers(make), _Keys(keys)
-        answers = iter(DataLoader(data, sampler=order, batch_size=None, num_workers=num_workers, prefetch_factor=4))
-    return (batch.pin_memory() if pin_memory else batch for batch in map(_unpacked, answers))
+        data, how = _Answers(make), {"num_workers": num_workers, "prefetch_factor": 4, "worker_init_fn": _heed_the_run_alone}
+        answers = iter(DataLoader(data, sampler=_Keys(keys), batch_size=None, **how))
+    atexit.register(_end, set(active_children()) - others)
+    return _unpacked(answers, pin_memory=pin_memory)
 
 
 class _Keys(Sampler):
@@ -67,17 +73,37 @@ class _Answers(Dataset):
             return as_llmtune_error(e) or traceback.format_exc()
 
 
-def _unpacked(answer: Batch | LlmtuneError | str) -> Batch:
-    if isinstance(answer, LlmtuneError):
-        raise answer
-    if isinstance(answer, str):
-        raise RuntimeError(f"in a loader process: {answer}")
-    return _converted(answer, torch.from_numpy)
+def _unpacked(answers: Any, *, pin_memory: bool) -> Iterator[Batch]:
+    answer = None
+    try:
+        for answer in answers:
+            if isinstance(answer, LlmtuneError):
+                raise answer
+            if isinstance(answer, str):
+                raise RuntimeError(f"in a loader process: {answer}")
+            batch = _converted(answer, torch.from_numpy)
+            yield batch.pin_memory() if pin_memory else batch
+    finally:
+        answers._shutdown_workers()  # else torch does so once nothing refers to it, such as the traceback of an error
+        del answer  # which would refer to itself
 
 
 def _converted(batch: Batch, to: Callable) -> Batch:
     inputs, targets = ({name: to(values) for name, values in part.items()} for part in (batch.inputs, batch.targets))
     return Batch(inputs, targets, to(batch.example_ids), to(batch.lengths), batch.num_targets)
+
+
+def _heed_the_run_alone(number: int) -> None:
+    """Signals that reach all processes at once are the run's to answer: it saves, and needs its batches until then."""
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sent, signal.SIG_IGN)
+
+
+def _end(processes: set[BaseProcess]) -> None:
+    """When Python shuts down: torch would wait five seconds for each of them, and multiprocessing for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would call it an error
+    for process in processes:
+        process.kill()
 
 
 def _allow_open_files(number: int) -> None:

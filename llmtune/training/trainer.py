@@ -230,10 +230,10 @@ class Trainer:
     def _is_over(self, step: int) -> bool:
         """Whether the run is complete at this step: no steps are left, or patience is at its end."""
         patience = self.training.early_stopping_patience
-        if step >= self.plan.total_steps:
-            return True
+        if step >= self.plan.total_steps or patience is None:
+            return step >= self.plan.total_steps
         since = self.log.evaluations_since_best(self.best_metric, higher_is_better=self.higher_is_better)
-        return patience is not None and since >= patience
+        return since >= patience
 
     def _evaluate(self, step: int, stop: StopRequest) -> None:
         metrics = self.evaluate(stop)
@@ -263,7 +263,7 @@ class Trainer:
         checkpoint.point(self.checkpoints / "latest", path)
         if self.evaluate is None:
             checkpoint.point(self.checkpoints / "best", path)
-        checkpoint.verify(path)  # before the older ones go
+        checkpoint.verify(path, reads=False)  # before the older ones go; its hashes are of files that were just read
         self._saved = step
         self._rotate()
 

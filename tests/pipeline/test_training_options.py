@@ -187,3 +187,16 @@ def test_activations_computed_twice_change_nothing(reviews: Folder, name: str, m
 def test_activation_checkpointing_of_an_lstm_is_a_mistake(reviews: Folder):
     refused = reviews("train", *LSTM, "training.activation_checkpointing=true")
     assert refused.code == 2 and "training.activation_checkpointing" in refused.err
+
+
+def test_rows_of_a_block_that_are_isolated(reviews: Folder):
+    """The whole way: train, evaluate, and the run tells what it is."""
+    args = [*SMALL["gpt"], "task=causal_lm", "data.label_column=null", "data.train_file=reviews.csv", "tokenizer.max_length=24"]
+    losses = {}
+    for apart in ("true", "false"):
+        reviews.ok("train", *args, f"task.isolate_documents={apart}", "training.max_steps=6", f"run_name=apart-{apart}")
+        run = reviews.latest(f"apart-{apart}")
+        reviews.ok("evaluate", str(run))
+        losses[apart] = read(run / "evaluation" / "test" / "metrics.json")["loss"]
+        assert read(run / "checkpoints" / "best" / "llmtune.json")["task"].get("isolate_documents", False) is (apart == "true")
+    assert losses["true"] != losses["false"]

@@ -25,6 +25,8 @@ class CausalLmTask(Section):
     """Predict the next token. Rows are joined, each ended by the end-of-text token, and cut into blocks of max_length."""
 
     type: Literal["causal_lm"]
+    isolate_documents: bool
+    """Whether the rows of a block are read as if each stood alone: no attention, no position and no target across them."""
 
 
 class MaskedLmTask(Section):

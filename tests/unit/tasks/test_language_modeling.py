@@ -6,10 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmtune.errors import ModelError
 from llmtune.tasks.base import Draw
-from llmtune.tasks.language_modeling import IGNORED, CausalLmTask, MaskedLmTask, token_losses
+from llmtune.tasks.language_modeling import IGNORED, CausalLmTask, MaskedLmTask, require_isolation, token_losses
 from llmtune.tasks.prepare import task_of
 from llmtune.tasks.text import TextInputs
+from tests import tiny
 
 SPECIAL = (0, 1, 2, 3)
 MASK = 4
@@ -23,10 +25,10 @@ class Letters:
         return {"input_ids": [[ord(char) - ord("a") + 10 for char in text] for text in texts]}
 
 
-def causal(max_length=4, end_of_text=0) -> CausalLmTask:
+def causal(max_length=4, end_of_text=0, **options) -> CausalLmTask:
     text = TextInputs(None, max_length=max_length, pad_token_id=0, token_types=False, has_pairs=False)
     text.__dict__["tokenizer"] = Letters()
-    return CausalLmTask(text, end_of_text=end_of_text)
+    return CausalLmTask(text, end_of_text=end_of_text, **options)
 
 
 def masked(mask_probability=0.15, pad_token_id=0) -> MaskedLmTask:
@@ -233,3 +235,75 @@ def test_padding_behind_a_causal_row_changes_nothing():
         both = task.score(model, task.collate(rows, Draw(0, 0)))
         alone = [task.score(model, task.collate([row], Draw(0, 0))) for row in rows]
     assert both.loss_sums == pytest.approx([scores.loss_sums[0] for scores in alone], rel=1e-6)
+
+
+PACKED = ["gpt2", "gpt_neox", "llama", "qwen2"]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", PACKED)
+def test_isolated_rows_are_as_if_each_stood_alone(name, attention):
+    """Loss and gradients of packed rows are the sums over the rows one by one, those included that a block cuts in two."""
+    task = causal(max_length=11, isolate_documents=True)
+    texts = ["abcab", "b", "cabcabca", "abc", "bcabcabcabcab", "ca"]
+    stored = _joined(task.encode_stream([{"text": texts}]))
+    packed = [{"id": i, "input_ids": ids, "position_ids": at} for i, (ids, at) in enumerate(zip(*stored.values(), strict=True))]
+    model = tiny.model(name, "causal_lm", attn_implementation=attention)
+    together = task.collate(packed, Draw(0, 0))
+    assert len(together.inputs["input_ids"]) == 4 and "attention_mask" not in together.inputs
+    loss = task.loss(model, together).sum
+    loss.backward()
+    expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    alone, num_targets = 0.0, 0
+    for part in _parts(packed):
+        batch = causal(max_length=99).collate(examples([part]), Draw(0, 0))
+        term = task.loss(model, batch).sum
+        term.backward()
+        alone, num_targets = alone + term.item(), num_targets + batch.num_targets
+    assert loss.item() == pytest.approx(alone, rel=1e-5) and together.num_targets == num_targets
+    for weight, p in model.named_parameters():
+        if p.grad is not None:
+            assert torch.allclose(p.grad, expected[weight], rtol=1e-3, atol=1e-5), weight
+
+
+def test_a_model_that_does_not_isolate_is_refused():
+    for name in PACKED:
+        require_isolation(tiny.model(name, "causal_lm"))
+    with pytest.raises(ModelError, match="isolate_documents"):
+        require_isolation(tiny.model("opt", "causal_lm"))
+
+
+def _joined(chunks) -> dict[str, list]:
+    joined: dict[str, list] = {}
+    for chunk in chunks:
+        for name, values in chunk.items():
+            joined.setdefault(name, []).extend(values)
+    return joined
+
+
+def _parts(packed: list[dict]) -> list[np.ndarray]:
+    """The rows, or parts of rows, that have something to predict."""
+    parts = []
+    for block in packed:
+        starts = [0, *(np.flatnonzero(block["position_ids"][1:] == 0) + 1).tolist(), len(block["input_ids"])]
+        parts += [block["input_ids"][a:b] for a, b in zip(starts, starts[1:], strict=False) if b - a > 1]
+    return parts
+
+
+@given(chunks=CHUNKS, max_length=st.integers(2, 7))
+def test_isolation_changes_no_token_and_spares_first_ones(chunks, max_length):
+    plain, apart = causal(max_length), causal(max_length, isolate_documents=True)
+    stored = _joined(apart.encode_stream([{"text": chunk} for chunk in chunks]))
+    blocks = stored.get("input_ids", [])
+    assert [ids.tolist() for ids in blocks] == blocks_of(plain, chunks)
+    num_first = 0
+    for ids, places in zip(blocks, stored.get("position_ids", []), strict=True):
+        assert len(ids) == len(places) and places[0] == 0
+        assert all(b in (0, a + 1) for a, b in zip(places, places[1:], strict=False))
+        num_first += int((places[1:] == 0).sum())
+    if blocks:
+        packed = [{"id": 0, "input_ids": ids, "position_ids": at} for ids, at in zip(*stored.values(), strict=True)]
+        assert (
+            apart.collate(packed, Draw(0, 0)).num_targets == plain.collate(examples(blocks), Draw(0, 0)).num_targets - num_first
+        )
