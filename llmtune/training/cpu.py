@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 
 import torch
 
@@ -12,12 +13,20 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 KEPT_BYTES = 2**31 - 1
 
 
-def tune() -> None:
-    """Keep freed memory, treat numbers below 1e-38 as zero, and draw dropout masks cheaply. Before the first operator runs."""
+def tune(*, compiles: bool) -> None:
+    """Keep freed memory, treat numbers below 1e-38 as zero, and draw dropout masks cheaply. Before the first operator runs.
+
+    The compiler makes dropout cheap itself, cannot print ours (aten.random.from is no Python), and would find graphs with
+    torch's in its cache on the disk.
+    """
     keep_freed_memory()
+    # Each shape of a batch leaves prepared kernels behind: without a bound, memory grows for thousands of steps.
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "64")
     # Adam's means of rows without gradient fade into such numbers, which take the processor a hundred times as long.
     torch.set_flush_denormal(True)
-    dropout.install()
+    if not compiles:
+        dropout.install()
 
 
 def keep_freed_memory() -> None:

@@ -53,6 +53,7 @@ class TrainPlan:
         self._rule = BatchRule(training.batch_size, training.max_tokens_per_batch, training.group_by_length)
         self._epochs: dict[int, list[np.ndarray]] = {}  # the last one that was planned
         self._sizes: dict[int, int] = {}  # steps of each epoch
+        self._known = (0, 0)  # an epoch and its first step
         self.total_steps = self._count(training)
 
     def steps(self, start: int) -> Iterator[PlannedStep]:
@@ -64,6 +65,14 @@ class TrainPlan:
             for i in range(max(0, start - first), min(num_steps, self.total_steps - first)):
                 yield PlannedStep(first + i, epoch, i == num_steps - 1, batches[i])
             first, epoch = first + num_steps, epoch + 1
+
+    def place_of(self, step: int) -> tuple[int, int]:
+        """The epoch that a step belongs to, and the first step of that epoch."""
+        return self._locate(step)
+
+    def remember(self, epoch: int, first: int) -> None:
+        """Take what `place_of` said of a step: with a token budget it spares the planning of all epochs before."""
+        self._known = (epoch, first)
 
     def epochs_done(self, steps: int) -> tuple[int, bool]:
         """Epochs that are complete after a number of steps, and whether the last step ended one."""
@@ -78,9 +87,10 @@ class TrainPlan:
         """The epoch that a step belongs to, and the first step of that epoch. Nothing is planned but for a token budget."""
         if self._rule.max_tokens is None:
             return step // self._num_steps(0), step - step % self._num_steps(0)
-        epoch = first = 0
+        epoch, first = self._known if self._known[1] <= step else (0, 0)
         while first + self._num_steps(epoch) <= step:
             first, epoch = first + self._num_steps(epoch), epoch + 1
+        self._known = (epoch, first)
         return epoch, first
 
     def _count(self, training: TrainingConfig) -> int:

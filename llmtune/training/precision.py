@@ -61,7 +61,7 @@ def choose(hardware: HardwareConfig, *, precision: str, is_transformer: bool) ->
 def set_up(hardware: HardwareConfig, *, exact: bool) -> None:
     """Process-wide settings of torch; before the first operator runs."""
     _quieten()
-    cpu.tune()
+    cpu.tune(compiles=hardware.compile)
     if hardware.num_threads is not None:
         torch.set_num_threads(hardware.num_threads)
     torch.set_float32_matmul_precision("highest" if exact else "high")

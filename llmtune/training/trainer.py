@@ -259,7 +259,7 @@ class Trainer:
         if not self.ranks.is_main or step == self._saved:
             return
         self.log.sync()
-        path = checkpoint.save(self.checkpoints, self.state(step), step=step)
+        path = checkpoint.save(self.checkpoints, self.state(step, place=self.plan.place_of(step)), step=step)
         checkpoint.point(self.checkpoints / "latest", path)
         if self.evaluate is None:
             checkpoint.point(self.checkpoints / "best", path)
@@ -267,7 +267,7 @@ class Trainer:
         self._saved = step
         self._rotate()
 
-    def state(self, step: int) -> State:
+    def state(self, step: int, **counters: Any) -> State:
         return self.make_state(
             optimizer=optimizers.state_tensors(self.model, self.optimizer),
             trainer={
@@ -275,6 +275,7 @@ class Trainer:
                 "total_steps": self.plan.total_steps,
                 "scaler": self.scaler.state_dict(),
                 "micro_batches": self._num_micro_batches,
+                **counters,
             },
             fingerprint=self.fingerprint,
             config_digest=manifest.sha256(self.run / run_dir.CONFIG),
@@ -309,6 +310,8 @@ class Trainer:
         self.scaler.load_state_dict(counters["scaler"])
         if "gradient_accumulation_steps" not in self._drifted:
             self._num_micro_batches = counters.get("micro_batches", self._num_micro_batches)
+        if not self._drifted:
+            self.plan.remember(*counters.get("place", (0, 0)))
         self._saved = step
         console.notice(f"resuming {self.run} after step {step} of {self.plan.total_steps}")
         return step

@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ def load_modules() -> None:
     import llmtune.evaluation.metrics  # noqa: F401
 
 
-def fork(args: list[str], folder: Path, log: Path) -> int:
-    """`llmtune train ARGS` in a child process; returns its id."""
+def fork(args: list[str], folder: Path, log: Path, *, verb: str = "train", prepare: Callable[[], None] = lambda: None) -> int:
+    """`llmtune train ARGS` in a child process, in which `prepare` is called before; returns its id."""
     child = os.fork()
     if child:
         return child
@@ -95,7 +96,8 @@ def fork(args: list[str], folder: Path, log: Path) -> int:
         sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(fd, "wb", closefd=False), write_through=True) for fd in (1, 2))
         from llmtune.cli import main
 
-        code = main(["train", *args])
+        prepare()
+        code = main([verb, *args])
     finally:
         os._exit(code)
 

@@ -76,6 +76,24 @@ def test_in_an_import_it_ends_at_once(tmp_path: Path):
     assert (done.code, done.out, done.err) == (143, "", "stopped by SIGTERM\n")
 
 
+def test_during_the_first_imports(tmp_path: Path):
+    """Before any handler of ours is there, a ctrl-C would show where in its imports Python was."""
+    script = """
+        import os, runpy, signal, sys
+
+        class Finder:
+            def find_spec(self, name, path=None, target=None):
+                if name == "llmtune.cli":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Finder())
+        runpy.run_module("llmtune", run_name="__main__")
+    """
+    command = [sys.executable, "-P", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_a_long_call_is_not_waited_for(tmp_path: Path):
     """The signal comes while the main thread is in C, where no handler of Python runs."""
     body = """

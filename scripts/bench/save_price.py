@@ -1,0 +1,205 @@
+"""What a checkpoint costs: the seconds of a save as a share of the seconds between two saves.
+
+    python scripts/bench/save_price.py TRAIN.csv WEIGHTS [--steps 1000] [--save-every 100]
+
+TRAIN.csv has the columns text and label, WEIGHTS is the directory of a BERT, of which every weight learns. `llmtune train`
+runs in this process, with a clock around the functions that a save is made of. Prints Markdown tables.
+"""
+
+import argparse
+import contextlib
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+GOAL = 0.03  # of the time between two saves
+VERIFICATION = "verification: sha256 once more"  # a part that counts what lies within it
+
+
+@dataclass
+class Clock:
+    """Seconds of each save by part. A part does not count the parts within it, but for the verification."""
+
+    steps: list[tuple[float, bool]] = field(default_factory=list)  # seconds, and whether a save came just before
+    saves: list[float] = field(default_factory=list)
+    parts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _running: list[list[Any]] = field(default_factory=list)  # name, started, seconds of the parts within
+    _now: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _is_after_save: bool = False
+
+    def wrap(self, owner: Any, name: str, part: str) -> None:
+        """Let a function's seconds count as a part, whenever it is called within a save."""
+        original = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if not self._running or self._running[-1][0] == VERIFICATION:
+                return original(*args, **kwargs)
+            with self._part(part):
+                return original(*args, **kwargs)
+
+        setattr(owner, name, timed)
+
+    def wrap_save(self, owner: Any, name: str, is_due: Callable[..., bool]) -> None:
+        original = getattr(owner, name)
+
+        def timed(*args: Any) -> Any:
+            if not is_due(*args):
+                return original(*args)
+            self._now.clear()
+            started = time.perf_counter()
+            with self._part("the rest"):
+                result = original(*args)
+            self.saves.append(time.perf_counter() - started)
+            for part, seconds in self._now.items():
+                self.parts[part].append(seconds)
+            self._is_after_save = True
+            return result
+
+        setattr(owner, name, timed)
+
+    def wrap_step(self, owner: Any, name: str) -> None:
+        """Of a function that is given the result of a step."""
+        original = getattr(owner, name)
+
+        def noted(trainer: Any, result: Any) -> Any:
+            self.steps.append((result.seconds, self._is_after_save))
+            self._is_after_save = False
+            return original(trainer, result)
+
+        setattr(owner, name, noted)
+
+    @contextlib.contextmanager
+    def _part(self, part: str) -> Iterator[None]:
+        self._running.append([part, time.perf_counter(), 0.0])
+        try:
+            yield
+        finally:
+            _, started, within = self._running.pop()
+            seconds = time.perf_counter() - started
+            self._now[part] += seconds - within
+            if self._running:
+                self._running[-1][2] += seconds
+
+
+def instrument(clock: Clock) -> None:
+    import safetensors.torch
+
+    from llmtune import files
+    from llmtune.commands import stage
+    from llmtune.training import checkpoint, manifest
+    from llmtune.training.run_log import RunLog
+    from llmtune.training.trainer import Trainer
+
+    clock.wrap_step(Trainer, "_note")
+    clock.wrap_save(Trainer, "_save", lambda trainer, step: step != trainer._saved)
+    clock.wrap(stage, "_save_pretrained", "write the weights")
+    clock.wrap(safetensors.torch, "save_file", "write the optimizer")
+    clock.wrap(manifest, "sha256", "sha256 for the manifest")
+    clock.wrap(checkpoint, "verify", VERIFICATION)
+    clock.wrap(Trainer, "_rotate", "rotation")
+    for module in (files, checkpoint, manifest):
+        clock.wrap(module, "sync", "fsync")
+    clock.wrap(RunLog, "sync", "fsync")
+
+
+def plain_write(folder: Path, num_bytes: int, repeat: int = 5) -> tuple[float, float]:
+    """Median seconds that the disk takes for one file of that size: to write it, and to sync it."""
+    block, written, synced = os.urandom(1 << 20), [], []
+    for _ in range(repeat):
+        path = folder / "plain"
+        with path.open("wb", buffering=0) as file:
+            started = time.perf_counter()
+            for _ in range(num_bytes >> 20):
+                file.write(block)
+            written.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            os.fsync(file.fileno())
+            synced.append(time.perf_counter() - started)
+        path.unlink()
+    return statistics.median(written), statistics.median(synced)
+
+
+def train(arguments: argparse.Namespace, folder: Path) -> int:
+    from llmtune.cli import main as llmtune
+
+    return llmtune(
+        [
+            "train",
+            "+recipe=bert_cls",
+            "data.where={}",
+            "data.label_map={}",
+            f"data.train_file={arguments.train.resolve()}",
+            f"model.pretrained={arguments.weights.resolve()}",
+            f"output_dir={folder}",
+            "split.validation_fraction=0",  # an evaluation saves, too
+            "split.test_fraction=0",
+            "training.epochs=null",
+            f"training.max_steps={arguments.steps}",
+            f"training.batch_size={arguments.batch_size}",
+            f"training.save_every={arguments.save_every}",
+            "hardware.device=cpu",
+            *arguments.overrides,
+        ]
+    )
+
+
+def report(clock: Clock, *, save_every: int, num_bytes: int, plain: tuple[float, float]) -> bool:
+    """Print the tables; returns whether the goal is met."""
+    steps = [seconds for seconds, _ in clock.steps]
+    after = [seconds for seconds, is_after in clock.steps if is_after]
+    step, save = statistics.median(steps), statistics.median(clock.saves)
+    share, total = save / (save_every * step), sum(clock.saves) / (save_every * len(clock.saves) * statistics.mean(steps))
+    print("| what | measured |\n|---|---|")
+    print(f"| steps, median of {len(steps)} | {step:.4f} s |")
+    print(f"| steps, mean | {statistics.mean(steps):.4f} s |")
+    if after:
+        print(f"| steps just after a save, median of {len(after)} | {statistics.median(after):.4f} s |")
+    print(f"| saves, median of {len(clock.saves)} | {save:.3f} s |")
+    print(f"| saves, shortest and longest | {min(clock.saves):.3f} s, {max(clock.saves):.3f} s |")
+    print(f"| a checkpoint | {num_bytes / 1e6:.0f} MB |")
+    print(f"| share, a save every {save_every} steps (goal ≤ {GOAL:.0%}) | {share:.2%} |")
+    print(f"| the same from the sums of the whole run | {total:.2%} |")
+    print("\n| part of a save | median s | share of the step time |\n|---|---|---|")
+    medians = {part: statistics.median(seconds) for part, seconds in clock.parts.items()}
+    for part, seconds in sorted(medians.items(), key=lambda item: -item[1]):
+        print(f"| {part} | {seconds:.4f} | {seconds / (save_every * step):.2%} |")
+    print("\n| one plain file of that size on that disk | median s |\n|---|---|")
+    print(f"| write | {plain[0]:.3f} |\n| fsync | {plain[1]:.3f} |")
+    return share <= GOAL
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train", type=Path, help="rows")
+    parser.add_argument("weights", type=Path, help="of a pretrained BERT")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the config, such as hardware.num_threads=1")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--save-every", type=int, default=100)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--folder", type=Path, help="on the disk to be measured; else the one for temporary files")
+    arguments = parser.parse_args()
+    if arguments.steps < 2 * arguments.save_every:
+        parser.error("two saves at least: --steps is less than twice --save-every")
+    clock = Clock()
+    instrument(clock)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        os.environ["LLMTUNE_CACHE"] = str(Path(name) / "cache")
+        code = train(arguments, Path(name) / "runs")
+        if code:
+            return code
+        (latest,) = Path(name).glob("runs/*/2*/checkpoints/latest")
+        num_bytes = sum(file.stat().st_size for file in latest.iterdir())
+        plain = plain_write(Path(name), num_bytes)
+    is_met = report(clock, save_every=arguments.save_every, num_bytes=num_bytes, plain=plain)
+    return int(not is_met)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""llmtune in processes of its own: started, struck by signals, and watched until they are gone."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.conftest import ROOT
+from tests.pipeline.conftest import Folder
+
+ON_CPU = ["hardware=cpu", "hardware.precision=fp32", "hardware.num_threads=1"]
+STRUCK = Path(__file__).with_name("struck.py")
+TWO_RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+class Ended(NamedTuple):
+    """What became of a process; `seconds` from the blow to its end."""
+
+    code: int
+    said: str
+    seconds: float
+
+
+def environment(folder: Folder, **changes: str) -> dict[str, str]:
+    cache = str(folder / "cache")
+    return {**os.environ, "PYTHONPATH": str(ROOT), "LLMTUNE_CACHE": cache, "OMP_NUM_THREADS": "1", **changes}
+
+
+def start(folder: Folder, *command: str, **variables: str) -> subprocess.Popen:
+    """`python COMMAND` in a folder; its output, errors included, is one stream."""
+    return subprocess.Popen(
+        [sys.executable, "-P", *command],
+        cwd=folder.path,
+        env=environment(folder, **variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def strike(folder: Folder, blows: Sequence[tuple[str, int, str]], *args: str) -> Ended:
+    """`llmtune ARGS`, struck at the moments of `blows` (see struck.py)."""
+    plan = [str(word) for blow in blows for word in blow]
+    process = start(folder, str(STRUCK), *plan, "--", *args)
+    said, _ = process.communicate(timeout=120)
+    assert (folder / "struck-at").is_file(), f"no blow fell: {said}"
+    return Ended(process.returncode, said, time.time() - float((folder / "struck-at").read_text()))
+
+
+def ended(process: subprocess.Popen, *, within: float) -> Ended:
+    """Wait for a process that was struck just now."""
+    began = time.monotonic()
+    try:
+        said, _ = process.communicate(timeout=within)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError(f"it did not end within {within} s: {process.communicate()[0]}") from None
+    return Ended(process.returncode, said, time.monotonic() - began)
+
+
+def wait_until(holds: Callable[[], object], process: subprocess.Popen, *, within: float = 120) -> None:
+    deadline = time.monotonic() + within
+    while not holds():
+        assert process.poll() is None, f"it ended too soon: {process.communicate()[0]}"
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.005)
+
+
+def num_steps(folder: Folder, name: str) -> int:
+    """Steps in the log of a run."""
+    logs = list((folder / "runs" / name).glob("20*/metrics.jsonl"))
+    return logs[0].read_text(encoding="utf-8").count('"event": "step"') if logs else 0
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = file.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == pid and state != "Z":
+            found.append(int(file.parent.name))
+    return sorted(found)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
