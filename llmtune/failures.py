@@ -27,7 +27,7 @@ def as_llmtune_error(error: BaseException) -> LlmtuneError | None:
 
 def _lost_process(error: BaseException) -> ResourceError | None:
     """Where torch tells that a loader process or another rank is gone."""
-    text = f"{error} {error.__cause__ or ''}"
+    text = f"{error}\n{error.__cause__ or ''}"
     if ended := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", text):
         killed = re.search(r"killed by signal: ([\w ]+)", text)
         how = f"was killed by a signal ({killed[1].strip()})" if killed else "has ended unexpectedly"

@@ -3,6 +3,7 @@
 Training has its own answer (`training/signals.py`), and so have sweeps.
 """
 
+import fcntl
 import os
 import signal
 import sys
@@ -29,7 +30,7 @@ def heeded() -> Iterator[None]:
     For a process of its own: afterwards, while Python shuts down, each signal ends it at once.
     """
     heard = [number for number in EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
-    reader, writer = os.pipe()
+    reader, writer = _pipe()
     os.set_blocking(writer, False)
     threading.Thread(target=_watch, args=(reader,), daemon=True).start()
     sys.unraisablehook = _tell_unraisable
@@ -42,6 +43,15 @@ def heeded() -> Iterator[None]:
     finally:
         for number in heard:
             signal.signal(number, leave)
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe beside the standard streams, even where some of these were closed from the start."""
+    low = os.pipe()
+    reader, writer = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in low)
+    for end in low:
+        os.close(end)
+    return reader, writer
 
 
 def exit_code() -> int | None:

@@ -44,8 +44,9 @@ def load(
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # more processes than cores
         data, how = _Answers(make), {"num_workers": num_workers, "prefetch_factor": 4, "worker_init_fn": _heed_the_run_alone}
         answers = iter(DataLoader(data, sampler=_Keys(keys), batch_size=None, **how))
-    atexit.register(_end, set(active_children()) - others)
-    return _unpacked(answers, pin_memory=pin_memory)
+    processes = set(active_children()) - others
+    atexit.register(_end, processes)
+    return _unpacked(answers, processes, pin_memory=pin_memory)
 
 
 class _Keys(Sampler):
@@ -73,7 +74,7 @@ class _Answers(Dataset):
             return as_llmtune_error(e) or traceback.format_exc()
 
 
-def _unpacked(answers: Any, *, pin_memory: bool) -> Iterator[Batch]:
+def _unpacked(answers: Any, processes: set[BaseProcess], *, pin_memory: bool) -> Iterator[Batch]:
     answer = None
     try:
         for answer in answers:
@@ -83,6 +84,12 @@ def _unpacked(answers: Any, *, pin_memory: bool) -> Iterator[Batch]:
                 raise RuntimeError(f"in a loader process: {answer}")
             batch = _converted(answer, torch.from_numpy)
             yield batch.pin_memory() if pin_memory else batch
+    except RuntimeError as e:
+        killed = next((process for process in processes if (process.exitcode or 0) < 0), None)
+        if killed is None:
+            raise
+        how = signal.strsignal(-killed.exitcode)  # which torch tells only if it saw it happen
+        raise RuntimeError(f"DataLoader worker (pid {killed.pid}) is killed by signal: {how}") from e
     finally:
         answers._shutdown_workers()  # else torch does so once nothing refers to it, such as the traceback of an error
         del answer  # which would refer to itself

@@ -1,6 +1,7 @@
 """llmtune in processes of its own: started, struck by signals, and watched until they are gone."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ def environment(folder: Folder, **changes: str) -> dict[str, str]:
 
 
 def start(folder: Folder, *command: str, **variables: str) -> subprocess.Popen:
-    """`python COMMAND` in a folder; its output, errors included, is one stream."""
+    """`python COMMAND` in a folder, in a session of its own; its output, errors included, is one stream."""
     return subprocess.Popen(
         [sys.executable, "-P", *command],
         cwd=folder.path,
@@ -39,6 +40,7 @@ def start(folder: Folder, *command: str, **variables: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -46,7 +48,7 @@ def strike(folder: Folder, blows: Sequence[tuple[str, int, str]], *args: str) ->
     """`llmtune ARGS`, struck at the moments of `blows` (see struck.py)."""
     plan = [str(word) for blow in blows for word in blow]
     process = start(folder, str(STRUCK), *plan, "--", *args)
-    said, _ = process.communicate(timeout=120)
+    said = ended(process, within=120).said
     assert (folder / "struck-at").is_file(), f"no blow fell: {said}"
     return Ended(process.returncode, said, time.time() - float((folder / "struck-at").read_text()))
 
@@ -57,7 +59,7 @@ def ended(process: subprocess.Popen, *, within: float) -> Ended:
     try:
         said, _ = process.communicate(timeout=within)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # the processes that it has started hold its output, too
         raise AssertionError(f"it did not end within {within} s: {process.communicate()[0]}") from None
     return Ended(process.returncode, said, time.monotonic() - began)
 
@@ -66,7 +68,9 @@ def wait_until(holds: Callable[[], object], process: subprocess.Popen, *, within
     deadline = time.monotonic() + within
     while not holds():
         assert process.poll() is None, f"it ended too soon: {process.communicate()[0]}"
-        assert time.monotonic() < deadline, "what was waited for did not come"
+        if time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError("what was waited for did not come")
         time.sleep(0.005)
 
 

@@ -1,123 +1,27 @@
 """SIGKILL before each system call that changes a file: in a save, a rotation, an export, and a write of prepared rows.
 
-The processes that die are forked from one that has imported torch and run no operator. strace attaches when the work begins,
-and kills at the n-th call of a kind, before the call has done anything. After that only whole steps, exports and entries may be
-found, and the same work again has to give, file by file, what it gives undisturbed.
+After that only whole steps, exports and entries may be found, and the same work again has to give, file by file, what it gives
+undisturbed.
 """
 
-import collections
-import contextlib
-import json
 import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.faults.nursery import RENAMES, SYNCS, WRITES, Call, Nursery, require_strace
 from tests.pipeline.conftest import SMALL, read, sentences, sha256, write_rows
 
-WRITES = ["write", "writev", "pwrite64", "copy_file_range", "sendfile", "truncate", "ftruncate", "fallocate"]
-SYNCS = ["fsync", "fdatasync"]
-RENAMES = ["rename", "renameat", "renameat2"]
-ENTRIES = ["link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir"]
-CALLS = [*WRITES, *SYNCS, *RENAMES, *ENTRIES]
-LONGEST = 60.0  # seconds, after which a process hangs
 DAY = 24 * 3600
 IS_UNNAMED = re.compile(r"/\.(tmp|trash)-")
 DATA = ["data.train_file=rows.csv", "tokenizer.min_frequency=1"]
 TRAIN = ["run_name=a", "training.epochs=2", "training.keep_checkpoints=2", *SMALL["lstm"]]
 DEVICE = ["hardware=cpu", "hardware.precision=fp32", "hardware.num_threads=1"]
-
-
-class Done(NamedTuple):
-    """What a process did: its exit code, or the number of the signal that ended it, negative; and all it said."""
-
-    code: int
-    told: str
-
-
-class Call(NamedTuple):
-    """The n-th call of a name in a process, and its line in the trace."""
-
-    name: str
-    number: int
-    line: str
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.number}: {self.line}"
-
-
-class Nursery:
-    """A process that forks others for one piece of work each, which strace may look after.
-
-    Args:
-        folder: for logs and traces.
-    """
-
-    def __init__(self, folder: Path):
-        self._log, self._trace = folder / "log", folder / "trace"
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-P", str(Path(__file__))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-        assert self._answer() == "ready"
-
-    def run(self, *work: str, folder: Path, strace: Sequence[str] = ()) -> Done:
-        """Do a piece of `WORK` in a folder; with options for strace, under its eyes."""
-        self._log.unlink(missing_ok=True)
-        asked = {"work": work, "folder": str(folder), "log": str(self._log), "is_traced": bool(strace)}
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        with self._traced(int(self._answer()), strace) if strace else contextlib.nullcontext():
-            code = int(self._answer())
-        return Done(code, self._log.read_text(encoding="utf-8", errors="replace"))
-
-    def trace(self, *work: str, folder: Path, calls: Sequence[str] = CALLS) -> list[Call]:
-        """The calls that an undisturbed piece of work makes on files of a folder."""
-        done = self.run(*work, folder=folder, strace=["-e", f"trace={','.join(calls)}", "-o", str(self._trace)])
-        assert done.code == 0, done.told
-        lines = [re.match(r"(\d+) +((\w+)\(.*)", line) for line in self._trace.read_text().splitlines()]
-        threads = {match[1] for match in lines if match and str(folder) in match[2]}
-        assert len(threads) == 1, "strace counts the calls of each thread by themselves"
-        counts: collections.Counter[str] = collections.Counter()
-        made = []
-        for match in lines:
-            if match and match[1] in threads:
-                counts[match[3]] += 1
-                made.append(Call(match[3], counts[match[3]], match[2]))
-        return [call for call in made if str(folder) in call.line]
-
-    def inject(self, call: Call, fault: str, *work: str, folder: Path) -> Done:
-        """Do a piece of work with a fault at a call: `signal=SIGKILL`, `error=EIO`."""
-        options = ["-e", f"trace={call.name}", "-e", f"inject={call.name}:{fault}:when={call.number}", "-o", "/dev/null"]
-        return self.run(*work, folder=folder, strace=options)
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(LONGEST)
-
-    def _answer(self) -> str:
-        line = self._process.stdout.readline()
-        assert line, "the process that forks the others has died"
-        return line.strip()
-
-    @contextlib.contextmanager
-    def _traced(self, pid: int, options: Sequence[str]) -> Iterator[None]:
-        """Attach to a process that has stopped itself, and let it go on."""
-        command = ["strace", "-f", "-y", *options, "-p", str(pid)]
-        tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        told = tracer.stderr.readline()
-        os.kill(pid, signal.SIGCONT if "attached" in told else signal.SIGKILL)
-        assert "attached" in told, told
-        yield
-        tracer.communicate(timeout=LONGEST)
 
 
 @pytest.fixture(scope="module")
@@ -126,20 +30,6 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     made = Nursery(tmp_path_factory.mktemp("nursery"))
     yield made
     made.close()
-
-
-def require_strace() -> None:
-    """Skip the test where processes cannot be traced."""
-    if not shutil.which("strace"):
-        pytest.skip("strace is not installed: faults at system calls are not tested")
-    with subprocess.Popen(["sleep", str(LONGEST)]) as sleeper:
-        command = ["strace", "-o", "/dev/null", "-e", "inject=write:signal=SIGKILL", "-p", str(sleeper.pid)]
-        tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        told = tracer.stderr.readline()
-        sleeper.kill()
-        tracer.communicate(timeout=LONGEST)
-    if "attached" not in told:
-        pytest.skip(f"strace cannot attach to a process here, so that faults at system calls are not tested: {told.strip()}")
 
 
 class Save:
@@ -167,8 +57,6 @@ class Save:
     def settle(self, nursery: Nursery, folder: Path) -> None:
         """What comes after the work, and removes leftovers."""
         assert nursery.run("rotate", folder=folder).code == 0
-        for link in (folder / "checkpoints").glob(".[bl]*"):  # a link that has not got its name yet is in nobody's way
-            link.unlink()
 
 
 class SaveAgain(Save):
@@ -205,6 +93,8 @@ class Rotate(Save):
         (checkpoints / "best").symlink_to("step-000001")
         for name in (".tmp-step-000006.aaaaaaaa", ".trash-step-000000.bbbbbbbb"):
             shutil.copytree(checkpoints / "step-000005", checkpoints / name)
+        (checkpoints / ".tmp-rehearsal.cccccccc").write_bytes(bytes(1000))
+        (checkpoints / ".tmp-latest-dddddddd.4194305").symlink_to("step-000005")
 
     def work(self, folder: Path) -> tuple[str, ...]:
         return ("rotate",)
@@ -418,104 +308,3 @@ def tree(folder: Path) -> dict[str, str]:
 def _run(folder: Path) -> Path:
     (run,) = folder.glob("runs/a/2*")
     return run
-
-
-# What follows runs in the process that forks the others, and in those.
-
-
-def _save(step: str) -> Callable[[], object]:
-    """A step with a small model, a tokenizer and an optimizer."""
-    import torch
-
-    from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification
-    from llmtune.training import checkpoint
-
-    torch.manual_seed(int(step))
-    model = LstmForSequenceClassification(LstmConfig(vocab_size=20, embedding_size=4, hidden_size=4))
-    tokenizer = Path("tokenizer").resolve()
-    tokenizer.mkdir(exist_ok=True)
-    (tokenizer / "tokenizer.json").write_text("{}\n")
-    state = checkpoint.State(
-        save_model=model.save_pretrained,
-        learned={},
-        description={"task": {"type": "classification"}},
-        tokenizer_dir=tokenizer,
-        optimizer={f"{name}.exp_avg": torch.rand_like(weight) for name, weight in model.named_parameters()},
-        trainer={"step": int(step)},
-        fingerprint={"seed": 0},
-        config_digest="0" * 64,
-    )
-    directory = Path("checkpoints").resolve()
-
-    def work() -> None:
-        path = checkpoint.save(directory, state, step=int(step))
-        checkpoint.point(directory / "latest", path)
-        checkpoint.point(directory / "best", path)
-        checkpoint.verify(path)
-
-    return work
-
-
-def _rotate() -> Callable[[], object]:
-    from llmtune.training import checkpoint
-
-    directory = Path("checkpoints").resolve()
-    return lambda: checkpoint.rotate(directory, keep=2, protected={directory / "best", directory / "latest"})
-
-
-def _llmtune(*args: str) -> Callable[[], object]:
-    from llmtune.cli import main
-
-    os.environ["LLMTUNE_CACHE"] = str(Path("cache").resolve())
-    return lambda: main(list(args))
-
-
-WORK = {"save": _save, "rotate": _rotate, "llmtune": _llmtune}
-
-
-def _serve() -> None:
-    """Fork a process for each line of standard input. Nothing is read ahead: a fork would read it again."""
-    import transformers
-
-    import llmtune.commands.export
-    import llmtune.commands.preprocess
-    import llmtune.commands.stage
-    import llmtune.commands.train
-    import llmtune.evaluation.metrics  # noqa: F401
-
-    transformers.utils.logging.disable_progress_bar()  # it writes as often as there is time for
-    print("ready", flush=True)
-    for line in sys.stdin:
-        asked = json.loads(line)
-        child = os.fork()
-        if not child:
-            _work(asked)
-        if asked["is_traced"]:
-            os.waitpid(child, os.WUNTRACED)
-            print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-
-
-def _work(asked: dict[str, Any]) -> None:
-    code: int | None = 1
-    try:
-        signal.alarm(int(LONGEST))
-        os.chdir(asked["folder"])
-        log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for fd in (1, 2):
-            os.dup2(log, fd)
-        name, *args = asked["work"]
-        work = WORK[name](*args)
-        if asked["is_traced"]:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        code = work()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code or 0)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -29,7 +29,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     write_rows(
         folder / "one_of_three.csv", [*sentences(60, seed=4), *({"text": "so so", "label": "mixed", "length": "2"},) * 20]
     )
-    folder.ok("train", *SMALL[request.param], *LR, "data.train_file=reviews.csv", "training.epochs=5", "run_name=first")
+    args = [*SMALL[request.param], *LR, "data.train_file=reviews.csv", "training.epochs=5", "training.best_metric=loss"]
+    folder.ok("train", *args, "run_name=first")
     return folder
 
 

@@ -78,7 +78,7 @@ def test_a_killed_process_is_told(sent: signal.Signals, capfd: pytest.CaptureFix
     with pytest.raises(RuntimeError) as caught:
         load(make)
     error = as_llmtune_error(caught.value)
-    assert isinstance(error, ResourceError) and "loader process" in error.message and "num_workers" in error.remedy
+    assert isinstance(error, ResourceError) and "was killed by a signal" in error.message and "num_workers" in error.remedy
     assert ("memory" in error.message) == (sent == signal.SIGKILL)
 
 
