@@ -91,6 +91,7 @@ class Trainer:
         if self._drifted:
             self.log.write("drift", step=start, changes=self._drifted)
         with contextlib.closing(self.log), StopRequest() as stop:
+            self._point_latest(start)
             self._point_best()
             if start and self._is_evaluation_missing(start):
                 self._evaluate(start, stop)
@@ -248,6 +249,14 @@ class Trainer:
         if self.ranks.is_main:
             self._rotate()
 
+    def _point_latest(self, step: int) -> None:
+        """Let `latest` name the checkpoint that the run goes on from: a kill may have come between the two."""
+        if self.ranks.is_main and step:
+            path = self.checkpoints / f"step-{step:06d}"
+            checkpoint.point(self.checkpoints / "latest", path)
+            if self.evaluate is None:
+                checkpoint.point(self.checkpoints / "best", path)
+
     def _point_best(self) -> None:
         """Let `best` follow from the log: a kill may have come between the two."""
         best = self.log.best(self.best_metric, higher_is_better=self.higher_is_better)
@@ -260,9 +269,7 @@ class Trainer:
             return
         self.log.sync()
         path = checkpoint.save(self.checkpoints, self.state(step, place=self.plan.place_of(step)), step=step)
-        checkpoint.point(self.checkpoints / "latest", path)
-        if self.evaluate is None:
-            checkpoint.point(self.checkpoints / "best", path)
+        self._point_latest(step)
         checkpoint.verify(path, reads=False)  # before the older ones go; its hashes are of files that were just read
         self._saved = step
         self._rotate()

@@ -226,6 +226,30 @@ def test_best_follows_from_the_log(reviews: Folder):
     assert (run / "checkpoints" / "best").readlink() == best
 
 
+@pytest.mark.parametrize("validation", ["0.1", "0"])
+def test_the_links_follow_the_last_save(reviews: Folder, validation: str):
+    """A kill can come between the last checkpoint and the links to it."""
+    args = [
+        *SMALL["lstm"],
+        *COMMON,
+        "training.epochs=2",
+        "training.keep_checkpoints=9",
+        "training.save_every=5",
+        "run_name=mine",
+    ]
+    args.append(f"split.validation_fraction={validation}")
+    reviews.ok("train", *args)
+    run = reviews.latest("mine")
+    links = [run / "checkpoints" / name for name in (("latest",) if validation != "0" else ("latest", "best"))]
+    expected = [link.readlink() for link in links]
+    (run / "result.json").unlink()
+    for link in links:
+        link.unlink()
+        link.symlink_to("step-000005")
+    reviews.ok("train", *args)
+    assert [link.readlink() for link in links] == expected
+
+
 def test_a_run_in_use_is_left_alone(halted):
     from llmtune.training.run_dir import Lock
 
