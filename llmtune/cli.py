@@ -86,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BaseException as e:  # PanicException of tokenizers is no Exception
         if (code := interrupts.exit_code()) is not None:
-            print(interrupts.line(), file=sys.stderr)
+            with contextlib.suppress(OSError):
+                print(interrupts.line(), file=sys.stderr)
             return code
         if isinstance(e, SystemExit):
             return e.code if isinstance(e.code, int) else int(e.code is not None)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 75}
@@ -74,7 +74,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if len(_received) == 1:
         if not _is_importing(frame):
             raise Stopped(exit_code())
-        os.write(2, f"{line()}\n".encode())
+        with suppress(OSError):  # stderr may be closed
+            os.write(2, f"{line()}\n".encode())
         leave(number)
     if number == signal.SIGINT:
         leave(number)

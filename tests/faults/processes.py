@@ -1,5 +1,6 @@
 """llmtune in processes of its own: started, struck by signals, and watched until they are gone."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -31,7 +32,7 @@ def environment(folder: Folder, **changes: str) -> dict[str, str]:
 
 
 def start(folder: Folder, *command: str, **variables: str) -> subprocess.Popen:
-    """`python COMMAND` in a folder, in a session of its own; its output, errors included, is one stream."""
+    """`python COMMAND` in a folder; its output, errors included, is one stream."""
     return subprocess.Popen(
         [sys.executable, "-P", *command],
         cwd=folder.path,
@@ -40,7 +41,6 @@ def start(folder: Folder, *command: str, **variables: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
 
 
@@ -59,7 +59,7 @@ def ended(process: subprocess.Popen, *, within: float) -> Ended:
     try:
         said, _ = process.communicate(timeout=within)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the processes that it has started hold its output, too
+        kill_all(process)
         raise AssertionError(f"it did not end within {within} s: {process.communicate()[0]}") from None
     return Ended(process.returncode, said, time.monotonic() - began)
 
@@ -69,7 +69,7 @@ def wait_until(holds: Callable[[], object], process: subprocess.Popen, *, within
     while not holds():
         assert process.poll() is None, f"it ended too soon: {process.communicate()[0]}"
         if time.monotonic() > deadline:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_all(process)
             raise AssertionError("what was waited for did not come")
         time.sleep(0.005)
 
@@ -90,6 +90,16 @@ def children(pid: int) -> list[int]:
         if int(parent) == pid and state != "Z":
             found.append(int(file.parent.name))
     return sorted(found)
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """A process with all that it has started, and that hold its output, too."""
+    found = [process.pid]
+    for pid in found:
+        found += children(pid)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def is_alive(pid: int) -> bool:

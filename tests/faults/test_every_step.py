@@ -254,7 +254,7 @@ PLACES: dict[tuple[str, str], list[tuple[Death, int | None]]] = {
         (Death(MANIFEST, 1, True), None),
         (Death(f"{CHECKPOINT}:sync", 1), 5),
     ],
-    ("a link", "lstm"): [(Death("pathlib:Path.symlink_to", 2, True), 5), (Death("pathlib:Path.symlink_to", 3, True), 13)],
+    ("a link", "lstm"): [(Death("pathlib:Path.symlink_to", 2, True), 5), (Death("pathlib:Path.symlink_to", 4, True), 13)],
     ("the rehearsal", "lstm"): [(Death("os:posix_fallocate", 1, True), None), (Death("os:posix_fallocate", 1, True), None)],
     ("warm-up", "lstm"): [(Death(LOSS, 14), 5), (Death(UPDATE, 2, True), 5)],
     ("a window", "lstm"): [(Death(LOSS, 2 * 19), 15), (Death(LOSS, 2 * 7), 20)],
@@ -282,7 +282,7 @@ PLACES: dict[tuple[str, str], list[tuple[Death, int | None]]] = {
     ("a rotation", "gpt"): [
         (Death(f"{CHECKPOINT}:_trash", 2), 16),
         (Death(f"{CHECKPOINT}:rotate", 3, True), 24),
-        (Death(f"{CHECKPOINT}:point", 4), 25),
+        (Death(f"{CHECKPOINT}:point", 5), 25),
     ],
     ("the end", "lstm"): [(Death(f"{TRAINER}._evaluate", 4), 40), (Death(FINISH, 1), 40), (Death(FINISH, 1), 40)],
 }
