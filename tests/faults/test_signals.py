@@ -86,6 +86,7 @@ def test_a_second_interrupt_quits_at_once(whole: Folder, mine: Folder, moment: s
     assert_equal_ends(mine.latest("a"), whole.latest("a"))
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_after_the_save(whole: Folder, mine: Folder):
     """While Python shuts down, which takes it a second, and prints what destructors raise."""
     done = strike(mine, [(A_MICRO_BATCH, 12, "SIGINT"), ("end", 0, "SIGINT")], *TRAIN)
@@ -95,6 +96,7 @@ def test_a_second_interrupt_after_the_save(whole: Folder, mine: Folder):
     assert_equal_ends(mine.latest("a"), whole.latest("a"))
 
 
+@pytest.mark.slow
 def test_a_pause_changes_nothing(whole: Folder, mine: Folder):
     process = start(mine, "-m", "llmtune", *TRAIN)
     wait_until(lambda: num_steps(mine, "a") >= 10, process)

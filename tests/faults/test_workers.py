@@ -69,6 +69,7 @@ def test_none_outlives_a_killed_run(mine: Folder):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_may_have_used_threads(whole: Folder, mine: Folder):
     """Its threads do not come along into a process that begins later, which waits for them if it may use any."""
     process = start(mine, "-m", "llmtune", *TRAIN, WORKERS, TOKENIZERS_PARALLELISM="true")
@@ -132,7 +133,8 @@ def test_256_processes_change_nothing(whole: Folder, mine: Folder):
     assert sha256(mine.latest("a") / best) == sha256(whole.latest("a") / best)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_whole_group(whole: Folder, mine: Folder, sent: signal.Signals):
     """A ctrl-C reaches the loader processes, too; a batch system may send all of them SIGTERM."""
     process = start(mine, "-m", "llmtune", *TRAIN, WORKERS)
