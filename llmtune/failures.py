@@ -49,6 +49,12 @@ def os_error_in(error: BaseException) -> OSError | None:
     return None
 
 
+def is_the_systems(error: BaseException) -> bool:
+    """Whether the system or the disk is at fault, whatever the file at hand is like."""
+    refused = os_error_in(error)
+    return refused is not None and refused.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed: Python's, or torch's on any device."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -97,6 +97,14 @@ def new_folder(parent: Path, fill: Callable[[Path], None] = lambda folder: None)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def side_by_side(*jobs: Callable[[], Any]) -> list[Any]:
+    """What each job gives, two at a time: neither hashing nor waiting for the disk holds Python up."""
+    from concurrent.futures import ThreadPoolExecutor  # not at every start
+
+    with ThreadPoolExecutor(2) as pool:
+        return [answer.result() for answer in [pool.submit(job) for job in jobs]]
+
+
 def remove_leftovers(parent: Path, *, of: str = "*") -> None:
     """Remove files and folders `.tmp-NAME.PID` of processes that were killed; `of` is a pattern of the names."""
     for leftover in parent.glob(f".tmp-{of}.*"):

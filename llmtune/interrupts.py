@@ -29,20 +29,25 @@ def heeded() -> Iterator[None]:
 
     For a process of its own: afterwards, while Python shuts down, each signal ends it at once.
     """
-    heard = [number for number in EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
+    numbers = heard()
     reader, writer = _pipe()
     os.set_blocking(writer, False)
     threading.Thread(target=_watch, args=(reader,), daemon=True).start()
     sys.unraisablehook = _tell_unraisable
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a child's signals are not ours
-    for number in heard:
+    for number in numbers:
         signal.signal(number, _stop)
     try:
         yield
     finally:
-        for number in heard:
+        for number in numbers:
             signal.signal(number, leave)
+
+
+def heard() -> list[int]:
+    """The signals of `EXIT_CODES`, but for those that this process was started to ignore: nohup stays nohup."""
+    return [number for number in EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _pipe() -> tuple[int, int]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmtune import console
+from llmtune import console, interrupts
 from llmtune.config import compose
 from llmtune.files import new_folder, write_json
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from llmtune.cli import Options
 
 RESULT_FILE = "LLMTUNE_RESULT_FILE"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass
@@ -67,13 +66,12 @@ def launch(jobs: list[Job], *, command: list[str], directory: Path) -> Iterator[
             child.send_signal(number)
             forwarded.append(number)
 
-    heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
-    previous = {number: signal.signal(number, forward) for number in heard}
+    previous = {number: signal.signal(number, forward) for number in interrupts.heard()}
     try:
         for job in jobs:
             if received:
                 if not any(ended.exit_code for ended in jobs):  # it came between two jobs
-                    job.exit_code = 75 if received[0] == signal.SIGUSR1 else 128 + received[0]
+                    job.exit_code = interrupts.EXIT_CODES[signal.Signals(received[0])]
                     yield job
                 return
             console.notice(f"[{job.number + 1}/{len(jobs)}] {' '.join(job.overrides)}")

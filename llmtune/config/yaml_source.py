@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from llmtune.errors import ConfigError
+from llmtune.failures import is_the_systems
 
 MAX_NODES = 20_000  # of a document with all its aliases expanded; a recipe has a hundred
 
@@ -50,6 +51,8 @@ def read_yaml(path: Path) -> YamlFile:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as e:
+        if is_the_systems(e):
+            raise
         raise ConfigError([f"{path}: cannot be read: {e.strerror}"]) from None
     except UnicodeDecodeError as e:
         raise ConfigError(

@@ -21,6 +21,7 @@ from llmtune.data.readers import delimited, hub, json_rows, parquet, plain
 from llmtune.data.readers.columns import Chunk, Reader, Source, Wanted, as_numbers, as_text, listed
 from llmtune.data.readers.stream import check_file
 from llmtune.errors import DataError
+from llmtune.failures import is_the_systems
 from llmtune.randomness import generator
 
 _VALUES_TOLD = 10
@@ -140,6 +141,8 @@ def _file_fingerprint(path: Path, name: str) -> list:
         with path.open("rb") as file:
             return [name, os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()]
     except OSError as e:
+        if is_the_systems(e):
+            raise
         raise DataError(f"the file cannot be read: {e.strerror or e}", where=name) from None
 
 

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from llmtune.config.sections.data import TokenizerConfig
 from llmtune.config.sections.model import ModelConfig
 from llmtune.errors import ConfigError, DataError, ModelError
+from llmtune.failures import is_the_systems
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -140,7 +141,7 @@ def load(directory: Path) -> "PreTrainedTokenizerFast":
         loaded = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         loaded("a word", "and \N{SNOWMAN}")  # some that are broken can be loaded, but not used
     except BaseException as e:  # tokenizers panics with an exception that is no Exception
-        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+        if is_the_systems(e) or (not isinstance(e, Exception) and type(e).__name__ != "PanicException"):
             raise
         told = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise ModelError(

@@ -18,7 +18,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from llmtune.errors import CheckpointError, ResourceError
-from llmtune.files import sync, write_json
+from llmtune.failures import is_the_systems
+from llmtune.files import side_by_side, sync, write_json
 from llmtune.training import manifest
 
 STEP_NAME = re.compile(r"^step-(\d{6,})$")
@@ -63,14 +64,14 @@ def save(directory: Path, state: State, *, step: int) -> Path:
     temporary = directory / f".tmp-step-{step:06d}.{uuid.uuid4().hex[:8]}"
     try:
         temporary.mkdir()
-        if state.save_model is not None:
-            state.save_model(temporary)
-        else:
-            save_file(_storable(state.learned), temporary / "learned.safetensors")
+        save_model = state.save_model or (lambda place: save_file(_storable(state.learned), place / "learned.safetensors"))
+        side_by_side(
+            lambda: save_file(_storable(state.optimizer), temporary / "optimizer.safetensors"),
+            lambda: save_model(temporary),
+        )
         if state.tokenizer_dir is not None:
             for file in state.tokenizer_dir.iterdir():
                 shutil.copyfile(file, temporary / file.name)
-        save_file(_storable(state.optimizer), temporary / "optimizer.safetensors")
         write_json(temporary / "llmtune.json", state.description)
         write_json(temporary / "trainer.json", state.trainer)
         manifest.write(temporary, step=step, config=state.config_digest, fingerprint=state.fingerprint)
@@ -159,9 +160,12 @@ def rotate(directory: Path, *, keep: int, protected: set[Path]) -> None:
 
 def point(link: Path, target: Path) -> None:
     """Let a link name its neighbour `target`, replacing what it named before in one move."""
-    temporary = link.parent / f".tmp-{link.name}.{uuid.uuid4().hex[:8]}"
-    temporary.symlink_to(target.name)
-    temporary.replace(link)
+    temporary = link.with_name(f".tmp-{link.name}-{uuid.uuid4().hex[:8]}.{os.getpid()}")
+    try:
+        temporary.symlink_to(target.name)
+        temporary.replace(link)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -171,6 +175,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as e:
+        if is_the_systems(e):
+            raise
         raise CheckpointError(f"{file.name} cannot be read: {e}", where=str(file)) from None
 
 
@@ -178,6 +184,8 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
     except (OSError, ValueError) as e:
+        if is_the_systems(e):
+            raise
         raise CheckpointError(f"{file.name} cannot be read: {e}", where=str(file)) from None
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -68,16 +67,10 @@ class Ranks:
         """Each value summed over all ranks."""
         if self._accelerator is None:
             return values
-        kind = type(values[0])
-        return [kind(v) for v in self.sum_array(np.array(values, dtype=np.float64))]
-
-    def sum_array(self, array: np.ndarray) -> np.ndarray:
-        """An array summed over all ranks, in its own type. Exact where all ranks but one hold zeros."""
-        if self._accelerator is None:
-            return array
-        total = torch.from_numpy(np.ascontiguousarray(array)).to(self._accelerator.device)
+        total = torch.tensor(values, dtype=torch.float64, device=self._accelerator.device)
         torch.distributed.all_reduce(total)
-        return total.cpu().numpy()
+        kind = type(values[0])
+        return [kind(v) for v in total.tolist()]
 
     def gather(self, value: Any) -> list[Any]:
         """The value of each rank, in their order: something small."""

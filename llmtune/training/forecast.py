@@ -62,6 +62,7 @@ def forecast(
         batches: of these rows, longest first.
     """
     peak = Peak(trainer.compute.device)
+    peak.reset()
     base_bytes = peak.read()
     planned = _looked_at(trainer)
     sizes_S = np.array([_positions(trainer, step) for step in planned])

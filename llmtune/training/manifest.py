@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmtune.errors import CheckpointError
-from llmtune.files import sync
+from llmtune.files import side_by_side, sync
 
 NAME = "MANIFEST.json"
 FORMAT = 1
@@ -22,8 +22,7 @@ def write(directory: Path, *, without: Sequence[str] = (), **facts: Any) -> None
         without: files that people may change.
         facts: JSON-ready; kept in the manifest.
     """
-    with ThreadPoolExecutor(2) as pool:  # neither syncing nor hashing holds Python up
-        noted = list(pool.map(_synced, sorted(directory.iterdir())))
+    noted = side_by_side(*(partial(_synced, file) for file in sorted(directory.iterdir())))
     files = {name: facts for name, facts in noted if name not in without}
     content = {"format": FORMAT, **facts, "files": files}
     path = directory / NAME

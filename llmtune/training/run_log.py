@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any, TextIO
 
+from llmtune.files import replacing
+
 
 class RunLog:
     """Appends events to a run's metrics.jsonl and keeps them at hand.
@@ -21,9 +23,8 @@ class RunLog:
         if not is_writer:
             return
         if until_step is not None:
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(_line(e) for e in self.events), encoding="utf-8")
-            temporary.replace(path)
+            with replacing(path, durable=True) as file:
+                file.write("".join(_line(e) for e in self.events))
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, event: str, *, step: int, **facts: Any) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 from types import FrameType
 
-from llmtune.interrupts import EXIT_CODES
+from llmtune.interrupts import EXIT_CODES, heard
 
 
 class StopRequest:
@@ -15,8 +15,7 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        heard = [number for number in EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
-        self._previous = {number: signal.signal(number, self._note) for number in heard}
+        self._previous = {number: signal.signal(number, self._note) for number in heard()}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -231,8 +231,10 @@ class Trainer:
     def _is_over(self, step: int) -> bool:
         """Whether the run is complete at this step: no steps are left, or patience is at its end."""
         patience = self.training.early_stopping_patience
-        if step >= self.plan.total_steps or patience is None:
-            return step >= self.plan.total_steps
+        if step >= self.plan.total_steps:
+            return True
+        if patience is None:
+            return False
         since = self.log.evaluations_since_best(self.best_metric, higher_is_better=self.higher_is_better)
         return since >= patience
 

@@ -98,6 +98,7 @@ def fork(args: list[str], folder: Path, log: Path, *, verb: str = "train", prepa
 
         prepare()
         code = main([verb, *args])
+        sys.stderr.flush()
     finally:
         os._exit(code)
 

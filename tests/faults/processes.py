@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.conftest import ROOT
-from tests.pipeline.conftest import Folder
+from tests.pipeline.conftest import SMALL, Folder
 
 ON_CPU = ["hardware=cpu", "hardware.precision=fp32", "hardware.num_threads=1"]
+TRAIN = ["train", "data.train_file=reviews.csv", "tokenizer.min_frequency=1", "training.log_every=1", "run_name=a", *ON_CPU]
+TRAIN += [*SMALL["lstm"], "augment=[drop,swap]", "training.batch_size=8", "training.save_every=7", "training.epochs=4"]
 STRUCK = Path(__file__).with_name("struck.py")
 TWO_RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 

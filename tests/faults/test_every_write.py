@@ -206,6 +206,7 @@ class Arranged:
         phase.is_sound(whole)
         phase.settle(nursery, whole)
         self.expected = tree(whole)
+        assert not [name for name in self.expected if IS_UNNAMED.search(f"/{name}")]
 
     def copy(self, name: str) -> Path:
         return shutil.copytree(self._folder / "before", self._folder / name, symlinks=True)

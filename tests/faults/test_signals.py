@@ -10,33 +10,16 @@ from pathlib import Path
 import pytest
 
 from llmtune.training import checkpoint
-from tests.faults.processes import ON_CPU, ended, num_steps, start, strike, wait_until
-from tests.pipeline.conftest import SMALL, Folder, sentences, write_rows
+from tests.faults.processes import ON_CPU, TRAIN, ended, num_steps, start, strike, wait_until
+from tests.pipeline.conftest import Folder, sentences, write_rows
 from tests.pipeline.test_resume import assert_equal_ends
 
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 75}
-TRAIN = ["train", "data.train_file=reviews.csv", "tokenizer.min_frequency=1", "training.log_every=1", "run_name=a", *ON_CPU]
-TRAIN += [*SMALL["lstm"], "augment=[drop,swap]", "training.batch_size=8", "training.save_every=7", "training.epochs=4"]
+NUM_ROWS = 200
 A_SAVE = "llmtune.training.manifest:write"
 A_MICRO_BATCH = "llmtune.training.loop:draw_key"
 SCORING = "llmtune.tasks.classification:ClassificationTask.score"
 WITHIN = 10  # seconds from a signal to the end
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """A folder with a run that nobody disturbed."""
-    folder = Folder(tmp_path_factory.mktemp("whole"))
-    write_rows(folder / "reviews.csv", sentences(200))
-    folder.ok(*TRAIN)
-    return folder
-
-
-@pytest.fixture
-def mine(whole: Folder, folder: Folder) -> Folder:
-    """A folder with the same rows, and no run."""
-    shutil.copy(whole / "reviews.csv", folder / "reviews.csv")
-    return folder
 
 
 @pytest.fixture

@@ -2,36 +2,18 @@
 
 import os
 import resource
-import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.faults.processes import ON_CPU, children, ended, is_alive, num_steps, start, wait_until
-from tests.pipeline.conftest import SMALL, Folder, sentences, sha256, write_rows
+from tests.faults.processes import TRAIN, children, ended, is_alive, num_steps, start, wait_until
+from tests.pipeline.conftest import Folder, sha256
 from tests.pipeline.test_resume import assert_equal_ends
 
-TRAIN = ["train", "data.train_file=reviews.csv", "tokenizer.min_frequency=1", "training.log_every=1", "run_name=a", *ON_CPU]
-TRAIN += [*SMALL["lstm"], "augment=[drop,swap]", "training.batch_size=8", "training.save_every=7", "training.epochs=4"]
+NUM_ROWS = 400
 WORKERS = "hardware.num_workers=2"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """A folder with a run that this process did alone."""
-    folder = Folder(tmp_path_factory.mktemp("whole"))
-    write_rows(folder / "reviews.csv", sentences(400))
-    folder.ok(*TRAIN)
-    return folder
-
-
-@pytest.fixture
-def mine(whole: Folder, folder: Folder) -> Folder:
-    """A folder with the same rows, and no run."""
-    shutil.copy(whole / "reviews.csv", folder / "reviews.csv")
-    return folder
 
 
 @pytest.mark.parametrize(

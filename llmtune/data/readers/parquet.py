@@ -8,6 +8,7 @@ import pyarrow as pa
 from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted
 from llmtune.data.readers.stream import open_bytes
 from llmtune.errors import DataError
+from llmtune.failures import is_the_systems
 
 
 def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
@@ -28,5 +29,7 @@ def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
                 yield Chunk(columns, np.arange(first, first + batch.num_rows))
                 first += batch.num_rows
         except (pa.ArrowException, OSError) as e:
+            if is_the_systems(e):
+                raise
             message = f"the Parquet file is damaged or cut off: {str(e).splitlines()[0]}"
             raise DataError(message, where=source.name, remedy="fetch or write it again") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llmtune.errors import DataError
+from llmtune.failures import is_the_systems
 from llmtune.paths import nearest_first
 
 MAX_FIELD = 10_000_000  # characters of a field or line: beyond it a quote or line end is missing
@@ -53,6 +54,8 @@ def open_bytes(path: Path, name: str, *, gzipped: bool) -> Iterator[BinaryIO]:
     except (gzip.BadGzipFile, zlib.error) as e:
         raise DataError(f"the gzip file is damaged: {e}", where=name, remedy="fetch or pack it again") from None
     except OSError as e:
+        if is_the_systems(e):
+            raise
         raise DataError(f"the file cannot be read: {e.strerror or e}", where=name) from None
 
 
