@@ -76,6 +76,8 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         trainer = _trainer(config, scratch, ready, model, compute, ranks)
         score, batches = None, []
         if split := ready.splits.get("validation"):
+            import llmtune.evaluation.metrics  # noqa: F401  its libraries are part of what an evaluation needs
+
             batches = evaluation_batches(split.lengths, config.evaluation.batch_size)
             scoring = precision.choose(config.hardware, precision=config.evaluation.precision, is_transformer=is_transformer)
             how = {"compute": scoring, "seed": config.seed}
