@@ -81,3 +81,11 @@ def _os_error(error: OSError) -> ResourceError | None:
         return None
     where = str(error.filename) if error.filename is not None else None
     return ResourceError(f"The system refused: {os.strerror(error.errno)}.", where=where, remedy=remedies[error.errno])
+
+
+def first_words(error: Exception) -> str:
+    """The first line of a message; the second, too, where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines or " " not in lines[0]:  # as of a KeyError
+        return f"{type(error).__name__} {''.join(lines[:1])}".strip()
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -88,7 +88,7 @@ def missing(directory: Path, exports: dict[str, Any]) -> dict[str, Any]:
 
 def _parity_of(target: Path) -> dict[str, Any]:
     """What parity.json tells of the exports that are still there."""
-    from llmtune.training.checkpoint import read_json
+    from llmtune.training.manifest import read_json
 
     told = read_json(target / PARITY)["exports"] if (target / PARITY).is_file() else {}
     return {name: facts for name, facts in told.items() if (target / name).is_dir()}

@@ -13,7 +13,7 @@ def run(args: list[str], options: "Options") -> int:
     composed = compose("preprocess", args, config_dir=options.config_dir)
     for text in composed.notices:
         console.notice(text)
-    from llmtune.commands.rows import prepare_stage
+    from llmtune.commands.preparing import prepare_stage
 
     ready = prepare_stage(composed.config)
     rows = [("prepared data", str(ready.directory))]

@@ -1,46 +1,19 @@
-"""The rows that a verb works on: those of a config, those that a run was trained with, or those of another file."""
+"""The rows that a verb works on: those that a run was trained with, or those of another file."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import llmtune
-from llmtune import paths
+from llmtune.commands.preparing import cache_dir, prepare_stage
 from llmtune.config.schema import StageConfig
 from llmtune.config.sections.data import DataConfig, FilesData
-from llmtune.config.sections.model import ModelConfig
 from llmtune.config.store import Library
 from llmtune.data import prepared, sources
 from llmtune.data.prepared import Prepared, Split
-from llmtune.errors import DataError, ModelError
-from llmtune.models import checks
-from llmtune.models import registry as models
-from llmtune.tasks.prepare import Origin, encode_rows, load_rows, prepare
-from llmtune.training import run_dir
-from llmtune.training.checkpoint import read_json
+from llmtune.errors import DataError
+from llmtune.tasks.prepare import encode_rows, load_rows
 from llmtune.training.manifest import sha256
 from llmtune.training.restore import Restored
-
-
-def cache_dir() -> Path:
-    """Where prepared data lies: $LLMTUNE_CACHE, else the user's cache folder."""
-    if folder := os.environ.get("LLMTUNE_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmtune"
-
-
-def prepare_stage(config: StageConfig) -> Prepared:
-    """The stage's rows, prepared now or before."""
-    return prepare(
-        config.data,
-        split=config.split,
-        tokenizer=config.tokenizer,
-        task=config.task,
-        model=config.model,
-        origin=_origin(config.model),
-        seed=config.seed,
-        cache_dir=cache_dir() / "prepared",
-    )
 
 
 def of_run(trained: StageConfig, restored: Restored) -> Prepared:
@@ -50,7 +23,7 @@ def of_run(trained: StageConfig, restored: Restored) -> Prepared:
         DataError: they are no longer in the cache and the files have changed, so that other rows would pass for them.
     """
     known = restored.facts.get("data", {})
-    found = prepared.find(known["prepared"], cache_dir=cache_dir() / "prepared") if known else None
+    found = prepared.find(known["prepared"], cache_dir=cache_dir()) if known else None
     if found is not None:
         return found
     ready = prepare_stage(trained)
@@ -81,7 +54,7 @@ def of_file(file: str, trained: StageConfig, restored: Restored) -> Split:
         prepared.write_split(directory, "test", encode_rows(task, table))
         return {}
 
-    return prepared.open_or_build(key, build, cache_dir=cache_dir() / "prepared").splits["test"]
+    return prepared.open_or_build(key, build, cache_dir=cache_dir()).splits["test"]
 
 
 def file_like(data: DataConfig, file: str) -> FilesData:
@@ -95,32 +68,3 @@ def file_like(data: DataConfig, file: str) -> FilesData:
         own["format"] = "auto"
     changes = {"train_file": file, "validation_file": None, "test_file": None, "where": {}, "max_rows": None}
     return FilesData.model_validate({**packaged, **own, **changes}, strict=False)
-
-
-def _origin(model: ModelConfig) -> Origin:
-    """What the model of a config brings along."""
-    if model.type == "run":
-        directory = run_dir.locate_checkpoint(paths.resolve(model.path))
-        facts = read_json(directory / "llmtune.json") if (directory / "llmtune.json").is_file() else {}
-        limit = facts.get("task", {}).get("max_length") or _longest_input(directory)
-        has_tokenizer = (directory / "tokenizer_config.json").is_file()
-        return Origin(directory if has_tokenizer else None, limit, facts.get("task"))
-    if getattr(model, "pretrained", None):
-        located = models.locate(model.pretrained, model.revision)
-        checks.read_config(located)  # what is wrong with the model comes before its tokenizer
-        return Origin(located, _longest_input(located))
-    return Origin()
-
-
-def _longest_input(directory: Path) -> int | None:
-    """Tokens that a model directory can read: the smaller of what its config and its tokenizer say."""
-    limits = []
-    for file, keys in (
-        ("config.json", ("max_position_embeddings", "n_positions")),
-        ("tokenizer_config.json", ("model_max_length",)),
-    ):
-        content = read_json(directory / file) if (directory / file).is_file() else {}
-        if not isinstance(content, dict):
-            raise ModelError(f"{file} holds no JSON object", where=str(directory / file), remedy="save it again")
-        limits += [int(content[k]) for k in keys if isinstance(content.get(k), (int, float)) and content[k] < 1_000_000]
-    return min(limits, default=None)

@@ -66,11 +66,12 @@ def _stage(config: StageConfig, ranks: "Ranks", **directories: Callable) -> tupl
 
 
 def _evaluate(config: StageConfig, directory: Path) -> None:
-    from llmtune.commands import evaluate, rows
+    from llmtune.commands import evaluate
+    from llmtune.commands.preparing import prepare_stage
 
     if (directory / "evaluation" / "test" / "metrics.json").is_file():
         console.notice(f"evaluation is done: {directory / 'evaluation' / 'test'}")
-    elif "test" in rows.prepare_stage(config).splits:
+    elif "test" in prepare_stage(config).splits:
         shared = {"hardware": config.hardware, "evaluation": config.evaluation}
         scoring = EvaluateConfig.model_construct(run=str(directory), checkpoint="best", split="test", file=None, **shared)
         metrics, written = evaluate.evaluate_run(scoring)

@@ -15,6 +15,7 @@ from llmtune.data.prepared import Prepared, inputs_of
 from llmtune.errors import CheckpointError
 from llmtune.files import new_folder
 from llmtune.training import checkpoint, drift, run_dir
+from llmtune.training.manifest import read_json
 
 # What may differ between a run and the command that goes on with it.
 NOT_COMPARED = {
@@ -103,7 +104,7 @@ def _suits(run: Path, tree: dict[str, Any], ready: Prepared, *, apart_from: set[
 
 def is_of(run: Path, ready: Prepared) -> bool:
     """Whether a finished run was trained on these rows' source files."""
-    return checkpoint.read_json(run / "checkpoints" / "best" / "llmtune.json").get("data", {}).get("inputs") == inputs_of(ready)
+    return read_json(run / "checkpoints" / "best" / "llmtune.json").get("data", {}).get("inputs") == inputs_of(ready)
 
 
 def stage_config(run: Path) -> StageConfig:

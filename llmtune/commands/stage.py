@@ -11,7 +11,7 @@ from torch import nn
 
 import llmtune
 from llmtune import console, paths, tuning
-from llmtune.commands import rows
+from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.schema import METRICS, StageConfig
 from llmtune.config.sections.model import ModelConfig
@@ -28,9 +28,10 @@ from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
 from llmtune.training import precision, run_dir
-from llmtune.training.checkpoint import State, read_json
+from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
+from llmtune.training.manifest import read_json
 from llmtune.training.precision import Compute
 from llmtune.training.restore import build_base, frozen_digest
 from llmtune.training.trainer import Trainer
@@ -53,7 +54,7 @@ def train_stage(
     compute = precision.choose(
         config.hardware, precision=config.hardware.precision, is_transformer=_is_transformer(config.model)
     )
-    ready = ranks.main_first(lambda: rows.prepare_stage(config))
+    ready = ranks.main_first(lambda: prepare_stage(config))
     found = ranks.from_main(lambda: _text(find(ready)))
     if found is not None and run_dir.is_finished(Path(found)):
         console.notice(f"training is done: {found}")
@@ -70,7 +71,7 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         precision.set_up(config.hardware, exact=config.training.exact)
         is_transformer = _is_transformer(config.model)
         compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
-        ready = rows.prepare_stage(config)
+        ready = prepare_stage(config)
         model = _model(config, ready, compute)
         saved.write(scratch / run_dir.CONFIG, tree, header="llmtune plan, resolved")
         trainer = _trainer(config, scratch, ready, model, compute, ranks)

@@ -11,13 +11,12 @@ from transformers import CONFIG_MAPPING, AutoConfig, BertConfig, GPT2Config, Pre
 from llmtune import console
 from llmtune.config.sections.model import TransformerModel
 from llmtune.errors import ConfigError, LlmtuneError, ModelError, ResourceError
+from llmtune.failures import first_words
 from llmtune.models import checks, heads
 from llmtune.models.spec import ModelSpec
 
 SIZES = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512), "base": (12, 768)}  # layers, width
 HEAD_WIDTH = 64
-# Of a hub repository: neither pickles nor scripts are fetched.
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 T = TypeVar("T")
 
@@ -83,26 +82,6 @@ def read(directory: Path, *, task: str | None = None, dropout: float | None = No
     made, info = _guarded(lambda: load("eager") if is_own else _with_attention(attention, load), where)
     _judge(made, info, where)
     return made.eval()
-
-
-def download(name: str, revision: str | None) -> Path:
-    """A model of the hub as a directory of the local cache.
-
-    Raises:
-        ModelError: it cannot be had.
-    """
-    from huggingface_hub import constants, snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES))
-    except Exception as e:
-        reason = f"does not come from the hub: {_told(e)}"
-        remedy = "check the name, its revision and the network, or name a local directory"
-        if constants.HF_HUB_OFFLINE:
-            reason = "was not downloaded before (HF_HUB_OFFLINE is set)"
-            remedy = "name a local directory, or unset HF_HUB_OFFLINE to download it"
-        message = f"there is no directory {name}, and a model of that name {reason}"
-        raise ModelError(message, where=name, remedy=remedy) from None
 
 
 def _bert(spec: ModelSpec, layers: int, width: int, num_heads: int, dropout: float) -> PretrainedConfig:
@@ -198,7 +177,7 @@ def _with_attention(wanted: str, make: Callable[[str], T]) -> T:
             return make(wanted)
         except ImportError as e:
             remedy = "install it, or use model.attention=auto"
-            raise ResourceError(f"model.attention={wanted}: {_told(e)}", remedy=remedy) from None
+            raise ResourceError(f"model.attention={wanted}: {first_words(e)}", remedy=remedy) from None
         except ValueError as e:
             if "attn_implementation" not in str(e):
                 raise
@@ -216,12 +195,4 @@ def _guarded(load: Callable[[], T], where: str) -> T:
     except (MemoryError, LlmtuneError):
         raise
     except Exception as e:
-        raise ModelError(f"the model cannot be loaded: {_told(e)}", where=where, remedy=checks.SAVED) from None
-
-
-def _told(error: Exception) -> str:
-    """The first line of a message; the second, too, where the first only announces it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines or " " not in lines[0]:  # as of a KeyError
-        return f"{type(error).__name__} {''.join(lines[:1])}".strip()
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+        raise ModelError(f"the model cannot be loaded: {first_words(e)}", where=where, remedy=checks.SAVED) from None

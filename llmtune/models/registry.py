@@ -1,21 +1,17 @@
 """The table of architectures: build one, read a saved one, give a trained one another head."""
 
-import os
-from pathlib import Path
-
 from transformers import PreTrainedModel
 
-from llmtune import paths
 from llmtune.config.sections.model import LstmModel, MlpModel, ModelConfig
-from llmtune.errors import DataError, ModelError
 from llmtune.models import heads, pretrained
 from llmtune.models.heads import adapt
+from llmtune.models.location import locate
 from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification
 from llmtune.models.mlp import MlpConfig, MlpForRows
 from llmtune.models.pretrained import read as load
 from llmtune.models.spec import ModelSpec
 
-__all__ = ["adapt", "build", "load", "locate"]
+__all__ = ["adapt", "build", "load"]
 
 
 def build(model: ModelConfig, spec: ModelSpec) -> PreTrainedModel:
@@ -31,25 +27,6 @@ def build(model: ModelConfig, spec: ModelSpec) -> PreTrainedModel:
         return pretrained.from_scratch(model, spec)
     directory = locate(model.pretrained, model.revision)
     return adapt(load(directory, task=spec.task, dropout=model.dropout, attention=model.attention), spec)
-
-
-def locate(name: str, revision: str | None = None) -> Path:
-    """The directory of a model: a path, `package:NAME/PATH`, or a name on the hub, which is downloaded.
-
-    Raises:
-        ModelError: there is none, or the hub does not give it.
-    """
-    try:
-        path = paths.resolve(name)
-    except DataError as e:
-        raise ModelError(e.message, where=e.where, remedy=e.remedy) from None
-    if os.path.isdir(path):  # which is False, too, for what can be no path
-        return path.resolve()
-    if name.startswith(paths.PREFIX) or path.is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise ModelError(
-            f"there is no directory {name}", where=name, remedy="name a directory, package:NAME/PATH, or a model of the hub"
-        )
-    return pretrained.download(name, revision)
 
 
 def _lstm(model: LstmModel, spec: ModelSpec) -> PreTrainedModel:

@@ -1,21 +1,18 @@
 """From source files to prepared rows: load, split, tokenizer, encode, and the facts that travel with the model."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-import llmtune
 from llmtune import console
-from llmtune.config.sections.data import DataConfig, SplitConfig, TokenizerConfig
-from llmtune.config.sections.model import ModelConfig, TaskConfig
+from llmtune.config.sections.data import DataConfig
 from llmtune.data import prepared, sources
 from llmtune.data import split as splits
 from llmtune.data import tokenizer as tokenizers
+from llmtune.data.preparation import Preparation
 from llmtune.data.prepared import Prepared
 from llmtune.data.readers.columns import listed
 from llmtune.errors import ConfigError, DataError, ModelError
@@ -27,69 +24,20 @@ from llmtune.tasks.text import as_numbers
 
 CHUNK_ROWS = 10_000
 LONGEST_BY_DEFAULT = 512
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What the weights that training starts from bring along: nothing at all from scratch.
-
-    Attributes:
-        tokenizer_dir: of the model's own tokenizer.
-        max_length: tokens it can read, or None if it does not say.
-        description: `Task.describe()` of the run it comes from.
-    """
-
-    tokenizer_dir: Path | None = None
-    max_length: int | None = None
-    description: dict[str, Any] | None = None
-
-
-def prepare(
-    data: DataConfig,
-    *,
-    split: SplitConfig,
-    tokenizer: TokenizerConfig,
-    task: TaskConfig,
-    model: ModelConfig,
-    origin: Origin,
-    seed: int,
-    cache_dir: Path,
-) -> Prepared:
-    """The rows of all splits as the task stores them, from the cache if nothing has changed since.
+def build(wanted: Preparation, directory: Path) -> dict[str, Any]:
+    """Write the rows of all splits as the task stores them, and the tokenizer, into an empty directory; returns the facts.
 
     Raises:
-        DataError: the rows cannot serve the task.
+        DataError: the rows cannot serve the task, or a file changed meanwhile.
         ModelError: the model's tokenizer is unfit, or its longest input is exceeded.
     """
-    family = "lstm" if model.type in ("lstm", "mlp") else "gpt" if task.type == "causal_lm" or model.type == "gpt" else "bert"
-    key = {
-        "llmtune": llmtune.__version__,
-        "inputs": sources.fingerprint(data),
-        "data": data.model_dump(mode="json"),
-        "split": split.model_dump(mode="json"),
-        "tokenizer": tokenizer.model_dump(mode="json"),
-        "task": task.model_dump(mode="json"),
-        "family": family,
-        "origin": _origin_key(origin),
-        "seed": seed,
-    }
-    builder = _Builder(data, split, tokenizer, task, model, origin, seed, family)
-
-    def build(directory: Path) -> dict[str, Any]:
-        facts = builder.build(directory)
-        if sources.fingerprint(data) != key["inputs"]:
-            raise DataError("the source files changed while they were prepared", remedy="start again when they are complete")
-        return facts
-
-    return prepared.open_or_build(key, build, cache_dir=cache_dir)
+    inputs = wanted.key["inputs"]
+    facts = _Builder(wanted).build(directory)
+    if sources.fingerprint(wanted.data) != inputs:
+        raise DataError("the source files changed while they were prepared", remedy="start again when they are complete")
+    return facts
 
 
 def load_rows(data: DataConfig, *, need_label: bool, seed: int) -> dict[str, pa.Table]:
@@ -144,16 +92,10 @@ def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] |
         )
 
 
-@dataclass(frozen=True)
 class _Builder:
-    data: DataConfig
-    split: SplitConfig
-    tokenizer: TokenizerConfig
-    task: TaskConfig
-    model: ModelConfig
-    origin: Origin
-    seed: int
-    family: str
+    def __init__(self, wanted: Preparation):
+        self.data, self.split, self.tokenizer, self.task = wanted.data, wanted.split, wanted.tokenizer, wanted.task
+        self.model, self.origin, self.seed, self.family = wanted.model, wanted.origin, wanted.seed, wanted.family
 
     def build(self, directory: Path) -> dict[str, Any]:
         """Write all splits and the tokenizer below `directory`; returns the meta data."""
@@ -292,15 +234,6 @@ class _Counter:
     def facts(self) -> dict[str, int]:
         counted = {"rows": self._rows, "source_rows": self._table.num_rows}
         return {**counted, "tokens": self._tokens, "at_max_length": self._at_limit}
-
-
-def _origin_key(origin: Origin) -> list:
-    """What of the starting point decides about the prepared rows: its tokenizer's content and its label names."""
-    described = [origin.max_length, (origin.description or {}).get("label_names")]
-    if origin.tokenizer_dir is None:
-        return [None, *described]
-    files = [origin.tokenizer_dir / name for name in TOKENIZER_FILES]
-    return [[(f.name, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files if f.is_file()], *described]
 
 
 def _warn_of_leak(tables: dict[str, pa.Table]) -> None:

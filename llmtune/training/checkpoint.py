@@ -5,7 +5,6 @@ what the task is (llmtune.json), the optimizer, the trainer's counters, and last
 every file. Where most weights are frozen it holds the learned ones and the digest of those they were added to.
 """
 
-import json
 import os
 import re
 import shutil
@@ -175,15 +174,6 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (OSError, SafetensorError) as e:
-        if is_the_systems(e):
-            raise
-        raise CheckpointError(f"{file.name} cannot be read: {e}", where=str(file)) from None
-
-
-def read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except (OSError, ValueError) as e:
         if is_the_systems(e):
             raise
         raise CheckpointError(f"{file.name} cannot be read: {e}", where=str(file)) from None

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmtune import console
 from llmtune.errors import CheckpointError
-from llmtune.training import checkpoint, manifest
+from llmtune.training import manifest
 from llmtune.training.checkpoint import State
 
 # What is told of a difference where the values are hashes.
@@ -75,7 +75,7 @@ def told(differences: dict[str, list[Any]]) -> list[str]:
 
 def _means_the_same(path: Path, state: State) -> bool:
     """Whether rows still become the same token ids and class ids."""
-    facts = checkpoint.read_json(path / "llmtune.json")
+    facts = manifest.read_json(path / "llmtune.json")
     if any(facts.get(name) != state.description.get(name) for name in ("task", "tokenizer")):
         return False
     files = state.tokenizer_dir.iterdir() if state.tokenizer_dir is not None else ()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmtune.errors import CheckpointError
+from llmtune.failures import is_the_systems
 from llmtune.files import side_by_side, sync
 
 NAME = "MANIFEST.json"
@@ -71,6 +72,15 @@ def verify(directory: Path, *, reads: bool = True) -> dict[str, Any]:
         if file.stat().st_size != entry["size"] or (reads and sha256(file) != entry["sha256"]):
             raise CheckpointError(f"{name} is damaged: its content differs from the manifest", where=str(directory))
     return content
+
+
+def read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError) as e:
+        if is_the_systems(e):
+            raise
+        raise CheckpointError(f"{file.name} cannot be read: {e}", where=str(file)) from None
 
 
 def _synced(file: Path) -> tuple[str, dict[str, Any]]:

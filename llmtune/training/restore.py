@@ -68,7 +68,7 @@ def restore(path: str | Path, *, which: str = "best", task: str | None = None) -
     if (directory / manifest.NAME).is_file():
         checkpoint.verify(directory)
     facts_file = directory / "llmtune.json"
-    facts = checkpoint.read_json(facts_file) if facts_file.is_file() else {}
+    facts = manifest.read_json(facts_file) if facts_file.is_file() else {}
     if (directory / "learned.safetensors").is_file():
         return Restored(_with_learned(directory, facts), directory, facts)
     return Restored(models.load(directory, task=task), directory, facts)

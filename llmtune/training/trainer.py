@@ -315,7 +315,7 @@ class Trainer:
         else:
             checkpoint.load_all(self.model, checkpoint.read_tensors(path / "model.safetensors"))
         optimizers.load_state_tensors(self.model, self.optimizer, checkpoint.read_tensors(path / "optimizer.safetensors"))
-        counters = checkpoint.read_json(path / "trainer.json")
+        counters = manifest.read_json(path / "trainer.json")
         self.scaler.load_state_dict(counters["scaler"])
         if "gradient_accumulation_steps" not in self._drifted:
             self._num_micro_batches = counters.get("micro_batches", self._num_micro_batches)

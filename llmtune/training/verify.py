@@ -81,7 +81,7 @@ def _directory(directory: Path) -> Finding:
 
 def _json(file: Path) -> Finding:
     try:
-        checkpoint.read_json(file)
+        manifest.read_json(file)
     except CheckpointError as e:
         return Finding(file, "", e.message)
     return Finding(file, f"{file.stat().st_size:,} bytes")

@@ -58,6 +58,14 @@ def test_a_config_mistake_imports_nothing_heavy(verb: str, tmp_path: Path):
     assert code == 2 and "pydantic" in modules and not modules & set(HEAVY)
 
 
+def test_rows_in_the_cache_are_found_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLMTUNE_CACHE", str(tmp_path))
+    (tmp_path / "x.csv").write_text("text,label\n" + "good,1\nbad,0\n" * 20)
+    found = [modules_after("preprocess", "task=classification", "model=lstm", DATA, cwd=tmp_path) for _ in range(2)]
+    assert [code for code, _ in found] == [0, 0]
+    assert "torch" in found[0][1] and found[1][1] & set(HEAVY) == {"pyarrow"}
+
+
 @pytest.mark.parametrize("verb", ["list", "show", "schema"])
 def test_printing_verbs_import_nothing_heavy(verb: str, tmp_path: Path):
     code, modules = modules_after(verb, *([DATA] if verb == "show" else []), cwd=tmp_path)

@@ -8,6 +8,7 @@ import torch
 
 from llmtune.errors import ConfigError, ModelError, ResourceError
 from llmtune.models import pretrained, registry
+from llmtune.models.location import locate
 from tests import tiny
 
 SIZES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8), "base": (12, 768, 12)}
@@ -90,7 +91,7 @@ def test_a_name_of_nothing(name, words):
     """Told at once, without a network."""
     started = time.monotonic()
     with pytest.raises(ModelError, match=words) as caught:
-        registry.locate(name)
+        locate(name)
     assert caught.value.where == name and caught.value.remedy and caught.value.exit_code == 4
     assert time.monotonic() - started < 2
 
@@ -98,4 +99,4 @@ def test_a_name_of_nothing(name, words):
 def test_the_name_of_a_directory(tmp_path, monkeypatch):
     (tmp_path / "org" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert registry.locate("org/model") == tmp_path / "org" / "model"
+    assert locate("org/model") == tmp_path / "org" / "model"

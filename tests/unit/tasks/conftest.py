@@ -1,6 +1,7 @@
 """Prepared rows of small files, and models whose outputs are known."""
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from llmtune.tasks.prepare import Origin, prepare
+from llmtune.data import prepared
+from llmtune.data.preparation import Origin, Preparation
+from llmtune.tasks.prepare import build
 
 MODEL_OF = {"causal_lm": "gpt", "masked_lm": "bert"}
 TRAINED = {"vocab_size": 400, "min_frequency": 1}
@@ -16,7 +19,7 @@ TRAINED = {"vocab_size": 400, "min_frequency": 1}
 
 @pytest.fixture
 def prepared_rows(section, files, tmp_path) -> Callable[..., Any]:
-    """`prepared_rows({"a.csv": text}, task="classification", ...)`: what `prepare` makes of the files.
+    """`prepared_rows({"a.csv": text}, task="classification", ...)`: what is prepared from the files.
 
     `tokenizer`, `model`, `split` and `task` name options; mappings change their values; the rest changes the data section.
     """
@@ -36,8 +39,8 @@ def prepared_rows(section, files, tmp_path) -> Callable[..., Any]:
             sections[group] = section(f"{group}/{changes.pop('type', name)}", **changes)
         if sections["task"].type in MODEL_OF:
             data.setdefault("label_column", None)
-        data = files(contents, **data)
-        return prepare(data, **sections, origin=origin or Origin(), seed=seed, cache_dir=tmp_path / "cache")
+        wanted = Preparation(files(contents, **data), **sections, origin=origin or Origin(), seed=seed)
+        return prepared.open_or_build(wanted.key, partial(build, wanted), cache_dir=tmp_path / "cache")
 
     return make
 

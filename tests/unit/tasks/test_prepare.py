@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from llmtune.data import sources
+from llmtune.data.preparation import Origin
 from llmtune.errors import ConfigError, DataError, ModelError
 from llmtune.tasks import prepare as preparing
 from llmtune.tasks.classification import ClassificationTask
-from llmtune.tasks.prepare import Origin, encode_rows, load_rows, task_of, tokenizer_dir_of
+from llmtune.tasks.prepare import encode_rows, load_rows, task_of, tokenizer_dir_of
 
 SPLITS = ("train", "validation", "test")
 
