@@ -27,7 +27,7 @@ from llmtune.randomness import draw_key
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
-from llmtune.training import precision, run_dir
+from llmtune.training import live_rows, precision, run_dir
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
@@ -129,6 +129,8 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         require_isolation(model)
     if config.augment:
         task_text(task).augmenter = augmenters.build(config.augment)
+    elif config.task.type != "masked_lm" and not config.hardware.compile:  # else tokens come up that the rows do not hold
+        live_rows.install(model, ready.splits["train"])
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type == "full" else frozen_digest(model)
     return Trainer(

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from llmtune.training import dropout
+from llmtune.training import attention, dropout
 
 # Of glibc's mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -14,7 +14,7 @@ KEPT_BYTES = 2**31 - 1
 
 
 def tune(*, compiles: bool) -> None:
-    """Keep freed memory, treat numbers below 1e-38 as zero, and draw dropout masks cheaply. Before the first operator runs.
+    """Keep freed memory, treat numbers below 1e-38 as zero, and make dropout cheap. Before the first operator runs.
 
     The compiler makes dropout cheap itself, cannot print ours (aten.random.from is no Python), and would find graphs with
     torch's in its cache on the disk.
@@ -27,6 +27,7 @@ def tune(*, compiles: bool) -> None:
     torch.set_flush_denormal(True)
     if not compiles:
         dropout.install()
+        attention.install()
 
 
 def keep_freed_memory() -> None:

@@ -4,6 +4,7 @@ Here each draw serves four elements, 16 bits each; the probability is rounded to
 The numbers come from torch's default generator, so that they are keyed by its seed and by nothing else.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,23 +26,27 @@ def dropout(input: Tensor, p: float, train: bool) -> Tensor:
     """Zero elements with probability p and scale the others by 1 / (1 - p), as torch.dropout does."""
     if not train or p == 0.0 or not input.numel():
         return input
-    dropped = round(p * LEVELS)
-    return input * 0.0 if dropped >= LEVELS else _Dropout.apply(input, dropped)
+    return input * 0.0 if round(p * LEVELS) >= LEVELS else _Dropout.apply(input, p)
+
+
+def mask(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
+    """Zeros with probability p, and 1 / (1 - p) elsewhere. p is less than 1."""
+    dropped, num_elements = round(p * LEVELS), torch.Size(shape).numel()
+    bits = torch.empty((num_elements + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+    draws = bits.view(torch.int16)[:num_elements].view(shape)
+    # Comparing into the wanted type is several times faster than converting booleans.
+    kept = torch.ge(draws, dropped - LEVELS // 2, out=torch.empty(shape, dtype=dtype))
+    return kept.mul_(LEVELS / (LEVELS - dropped))
 
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, dropped: int) -> Tensor:
-        num_elements = input.numel()
-        bits = torch.empty((num_elements + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
-        draws = bits.view(torch.int16)[:num_elements].view(input.shape)
-        # Comparing into the type of the input is several times faster than converting a mask of booleans.
-        mask = torch.ge(draws, dropped - LEVELS // 2, out=torch.empty(input.shape, dtype=input.dtype))
-        mask.mul_(LEVELS / (LEVELS - dropped))
-        ctx.save_for_backward(mask)
-        return input * mask
+    def forward(ctx: Any, input: Tensor, p: float) -> Tensor:
+        kept = mask(input.shape, p, input.dtype)
+        ctx.save_for_backward(kept)
+        return input * kept
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (mask,) = ctx.saved_tensors
-        return grad * mask, None
+        (kept,) = ctx.saved_tensors
+        return grad * kept, None

@@ -4,6 +4,9 @@ import torch
 from torch import nn
 
 from llmtune.config.sections.training import OptimizerConfig
+from llmtune.training.live_rows import LiveRows
+
+ROWS = "rows"
 
 
 def build(model: nn.Module, optimizer: OptimizerConfig) -> torch.optim.Optimizer:
@@ -30,20 +33,29 @@ def state_size(model: nn.Module, optimizer: OptimizerConfig) -> int:
 
 
 def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as named tensors: `<weight>/<state>`."""
-    return {
+    """The optimizer's state as named tensors: `<weight>/<state>`, and `<weight>/rows` where only some rows of a table learn."""
+    tensors = {
         f"{name}/{key}": value if torch.is_tensor(value) else torch.tensor(value)
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
         if value is not None
     }
+    return tensors | {f"{name}/{ROWS}": module.rows for name, module in _live(model).items()}
 
 
 def load_state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
     """Put back what `state_tensors` gave."""
-    parameters = dict(model.named_parameters())
+    parameters, live = dict(model.named_parameters()), _live(model)
     for name, value in tensors.items():
         weight, key = name.rsplit("/", 1)
+        if key == ROWS:
+            continue
+        if weight in live:
+            value = live[weight].aligned(value, tensors.get(f"{weight}/{ROWS}"))
         parameter = parameters[weight]
         # The fused kernels want the step counter on the device of the weight, as float32.
         optimizer.state[parameter][key] = value.to(parameter.device)
+
+
+def _live(model: nn.Module) -> dict[str, LiveRows]:
+    return {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, LiveRows)}

@@ -292,8 +292,10 @@ class Trainer:
 
     def _checkpoint_size(self) -> int:
         """Bytes of weights and optimizer, the bulk of a checkpoint."""
-        kept = [p for p in self.model.parameters() if p.requires_grad or self.fingerprint.get("frozen") is None]
-        return sum(p.numel() * p.element_size() for p in kept) + optimizers.state_size(self.model, self.optimizer_config)
+        learned = {p.data_ptr(): p for p in self.model.parameters() if p.requires_grad}
+        kept = learned if self.fingerprint.get("frozen") else {t.data_ptr(): t for t in self.model.state_dict().values()}
+        weights = sum(t.numel() * t.element_size() for t in kept.values())
+        return weights + optimizers.state_size(self.model, self.optimizer_config)
 
     def _rotate(self) -> None:
         protected = {link for name in ("best", "latest") if (link := self.checkpoints / name).exists()}

@@ -1,0 +1,89 @@
+"""Attention with dropout on the CPU, where torch's fused kernel knows none and its way around takes twice the operators.
+
+B: batch, H: heads, L: queries, S: keys, D: width of a head. What is computed is what transformers' eager attention computes:
+products in the type of the input, softmax and dropout in float32.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from llmtune.training import dropout as dropouts
+
+
+def install() -> None:
+    """Let transformers' attention kernel 'sdpa' be ours wherever there is dropout on the CPU."""
+    AttentionInterface.register("sdpa", attend)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """As transformers calls an attention kernel: of query [B, H, L, D], key and value [B, H, S, D], makes [B, L, H, D].
+
+    Args:
+        module: whose attention it is.
+        query, key, value: of all heads.
+        attention_mask: [B or 1, H or 1, L or 1, S], boolean (whether a key counts) or added to the scores; None: all count.
+        dropout: share of the attention weights to drop.
+        scaling: of the scores; None: 1 / sqrt(D).
+        is_causal: whether a query sees the keys up to its own place alone, if there is no mask; None: as the module says.
+        kwargs: of transformers; what is unknown here is left to its own kernel.
+    """
+    if is_causal is None:
+        is_causal = getattr(module, "is_causal", True)
+    is_plain = query.device.type == "cpu" and query.shape[1] == key.shape[1] and kwargs.get("position_bias") is None
+    if not dropout or not is_plain or (attention_mask is None and is_causal and query.shape[2] not in (1, key.shape[2])):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
+        )
+    if attention_mask is None and is_causal and query.shape[2] > 1:
+        attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    with torch.autocast("cpu", enabled=False):
+        return _Attention.apply(query, key, value, attention_mask, scaling, dropout), None
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float
+    ) -> Tensor:
+        shape, dtype = query.shape, query.dtype
+        query, key, value = (part.reshape(-1, *part.shape[2:]) for part in (query, key, value))  # [BH, L or S, D]
+        scores = torch.bmm(query, key.mT).float().view(*shape[:3], -1).mul_(scaling)
+        if mask is not None and mask.dtype == torch.bool:
+            scores.masked_fill_(~mask, torch.finfo(torch.float32).min)
+        elif mask is not None:
+            scores += mask
+        weights = torch.softmax(scores, -1)
+        keep = dropouts.mask(weights.shape, dropout, torch.float32)
+        dropped = (weights * keep).to(dtype).flatten(0, 1)
+        ctx.save_for_backward(query, key, value, weights, keep, dropped)
+        ctx.shape, ctx.scaling = shape, scaling
+        return torch.bmm(dropped, value).view(shape).transpose(1, 2).contiguous()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, weights, keep, dropped = ctx.saved_tensors
+        batch, heads = ctx.shape[:2]
+        grad = grad.transpose(1, 2).reshape(query.shape)
+        grad_value = torch.bmm(dropped.mT, grad)
+        grad_weights = torch.bmm(grad, value.mT).float().view(weights.shape).mul_(keep)
+        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, torch.float32).mul_(ctx.scaling)
+        grad_scores = grad_scores.to(query.dtype).flatten(0, 1)
+        grads = torch.bmm(grad_scores, key), torch.bmm(grad_scores.mT, query), grad_value
+        return *(g.unflatten(0, (batch, heads)) for g in grads), None, None, None

@@ -1,0 +1,85 @@
+"""Attention with dropout on the CPU, beside transformers' eager kernel and torch's own."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from llmtune.training import attention, dropout
+
+MASKS = {
+    "none": None,
+    "boolean": torch.ones(3, 1, 1, 6, dtype=torch.bool).index_fill(3, torch.tensor([4, 5]), False),
+    "of each head": torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.8,
+    "added": torch.zeros(3, 1, 6, 6).index_fill(3, torch.tensor([5]), -1e30),
+}
+MASKS["of each head"][..., 0] = True  # every query sees a key
+
+
+@pytest.fixture
+def parts() -> list[torch.Tensor]:
+    """Query, key and value [3, 2, 6, 4] as a model gives them: not contiguous."""
+    torch.manual_seed(0)
+    return [torch.randn(3, 6, 2, 4, dtype=torch.float64).transpose(1, 2).requires_grad_() for _ in range(3)]
+
+
+def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dropout, "mask", lambda shape, p, dtype: torch.ones(shape, dtype=dtype))
+
+
+def both(parts, mask, **how):
+    """Output and gradients of ours, with dropout asked for, and of torch's without."""
+    module, results = SimpleNamespace(is_causal=False), []
+    for attend, p in ((attention.attend, 0.1), (sdpa_attention_forward, 0.0)):
+        out, _ = attend(module, *parts, mask, dropout=p, **how)
+        results.append([out, *torch.autograd.grad((out * torch.arange(out.numel()).view(out.shape)).sum(), parts)])
+    return zip(*results, strict=True)
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("mask", MASKS)
+def test_values_and_gradients_are_torchs(parts, mask: str, is_causal: bool, monkeypatch):
+    keep_all(monkeypatch)
+    for ours, torchs in both(parts, MASKS[mask], scaling=0.3, is_causal=is_causal and mask == "none"):
+        assert ours.shape == torchs.shape and torch.allclose(ours, torchs, rtol=1e-5, atol=1e-5 * torchs.abs().max().item())
+
+
+def test_the_scaling_is_torchs(parts, monkeypatch):
+    keep_all(monkeypatch)
+    for ours, torchs in both(parts, None, is_causal=False):
+        assert torch.allclose(ours, torchs, rtol=1e-5, atol=1e-5 * torchs.abs().max().item())
+
+
+def test_the_gradient_with_dropout_is_that_of_the_formula(parts):
+    def formula(query, key, value):
+        weights = torch.softmax((query @ key.mT * 0.5).float(), -1) * dropout.mask((3, 2, 6, 6), 0.4, torch.float32)
+        return (weights.double() @ value).transpose(1, 2)
+
+    results = []
+    for attend in (formula, lambda *parts: attention.attend(SimpleNamespace(is_causal=False), *parts, None, 0.4, 0.5)[0]):
+        torch.manual_seed(7)
+        out = attend(*parts)
+        results.append([out, *torch.autograd.grad(out.square().sum(), parts)])
+    for expected, ours in zip(*results, strict=True):
+        assert torch.allclose(expected, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_sees_nothing_is_finite(parts):
+    mask = torch.ones(3, 1, 6, 6, dtype=torch.bool)
+    mask[0, :, 2] = False
+    out, _ = attention.attend(SimpleNamespace(is_causal=False), *parts, mask, 0.1, 0.5)
+    assert out.isfinite().all() and all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), parts))
+
+
+def test_without_dropout_it_is_torchs_kernel(parts):
+    module = SimpleNamespace(is_causal=True)
+    ours, _ = attention.attend(module, *parts, None, 0.0, 0.5)
+    assert torch.equal(ours, sdpa_attention_forward(module, *parts, None, scaling=0.5)[0])
+
+
+def test_fewer_keys_than_heads_are_left_to_torch(parts):
+    module = SimpleNamespace(is_causal=True, num_key_value_groups=2)
+    query, key, value = parts
+    out, _ = attention.attend(module, query, key[:, :1], value[:, :1], None, 0.1, 0.5)
+    assert out.shape == (3, 6, 2, 4)
