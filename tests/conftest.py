@@ -1,6 +1,7 @@
 """Options and fixtures of all tests. Nothing here needs a network, a GPU or a file outside the clone."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup; the processes that tests start would ignore it as well
+    signal.signal(signal.SIGHUP, lambda *_: None)
 os.environ["COLUMNS"] = "120"
 
 

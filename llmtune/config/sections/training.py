@@ -14,7 +14,7 @@ class AdamW(Section):
     lr: Positive
     """Highest learning rate."""
     weight_decay: NonNegative
-    """Decay of weight matrices; biases and norms are spared."""
+    """Decay of weight matrices; biases, norms, and vectors of tokens that the train rows lack are spared."""
     beta1: Fraction
     """Decay of the mean of the gradient."""
     beta2: Fraction
@@ -30,7 +30,7 @@ class Sgd(Section):
     lr: Positive
     """Highest learning rate."""
     weight_decay: NonNegative
-    """L2 penalty of weight matrices; biases and norms are spared."""
+    """L2 penalty of weight matrices; biases, norms, and vectors of tokens that the train rows lack are spared."""
     momentum: Fraction
     """Share of the last step that is kept."""
     nesterov: bool
