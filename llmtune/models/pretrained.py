@@ -105,6 +105,7 @@ def _gpt(spec: ModelSpec, layers: int, width: int, num_heads: int, dropout: floa
         n_layer=layers,
         n_head=num_heads,
         n_positions=spec.max_length,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own gelu_new, as one operator instead of eight
         resid_pdrop=dropout,
         embd_pdrop=dropout,
         attn_pdrop=dropout,

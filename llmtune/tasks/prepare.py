@@ -1,6 +1,7 @@
 """From source files to prepared rows: load, split, tokenizer, encode, and the facts that travel with the model."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] |
 
     encoded = task.encode_stream(chunks()) if isinstance(task, CausalLmTask) else map(task.encode, chunks())
     is_empty = True
-    for stored in encoded:
+    for stored in _ahead(encoded):
         is_empty = is_empty and not any(stored.values())
         yield stored
     if is_empty:
@@ -90,6 +91,16 @@ def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] |
             where=f"{table['file'][0]}:{table['row'][0]}",
             remedy="add text, or set split.validation_fraction and split.test_fraction to 0 if these rows were set aside",
         )
+
+
+def _ahead(items: Iterable[dict[str, list]]) -> Iterator[dict[str, list]]:
+    """Each item is made while the one before it is used: tokenizers leave the interpreter to others."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(next, iterator, None)
+        while (item := made.result()) is not None:
+            made = pool.submit(next, iterator, None)
+            yield item
 
 
 class _Builder:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
 
 from llmtune.data import tokenizer as tokenizers
 from llmtune.errors import DataError
@@ -41,23 +42,22 @@ class TextInputs:
     def tokenizer(self):
         return tokenizers.load(self.tokenizer_dir)
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, list]:
-        """Token ids of each row, cut to max_length, and whether a row was cut."""
-        encoded = self.tokenizer(
-            list(texts),
-            list(pairs) if pairs is not None else None,
-            truncation=True,
-            max_length=self.max_length,
-            return_attention_mask=False,
-            return_token_type_ids=self.token_types and pairs is not None,
-            return_overflowing_tokens=False,
-            verbose=False,
+    @cached_property
+    def _backend(self) -> Any:
+        """The tokenizer beneath transformers' own, set to cut at max_length."""
+        strategies = PaddingStrategy.DO_NOT_PAD, TruncationStrategy.LONGEST_FIRST
+        self.tokenizer.set_truncation_and_padding(
+            *strategies, max_length=self.max_length, stride=0, pad_to_multiple_of=None, padding_side=None
         )
-        columns = {"input_ids": encoded["input_ids"]}
-        if "token_type_ids" in encoded:
-            columns["token_type_ids"] = encoded["token_type_ids"]
+        return self.tokenizer.backend_tokenizer
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, list]:
+        """Token ids of each row, cut to max_length; in threads of the tokenizer's, without places in the text."""
+        encoded = self._backend.encode_batch_fast(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
         # A row without a single token (an empty text under a tokenizer without special tokens) still needs a position.
-        columns["input_ids"] = [ids or [self.pad_token_id] for ids in columns["input_ids"]]
+        columns = {"input_ids": [row.ids or [self.pad_token_id] for row in encoded]}
+        if self.token_types and pairs is not None:
+            columns["token_type_ids"] = [row.type_ids for row in encoded]
         return columns
 
     def augment(self, examples: Sequence[dict], draw: Draw) -> Sequence[dict]:

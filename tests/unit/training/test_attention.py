@@ -1,4 +1,4 @@
-"""Attention with dropout on the CPU, beside transformers' eager kernel and torch's own."""
+"""Attention on the CPU, beside transformers' eager kernel and torch's own."""
 
 from types import SimpleNamespace
 
@@ -78,8 +78,35 @@ def test_without_dropout_it_is_torchs_kernel(parts):
     assert torch.equal(ours, sdpa_attention_forward(module, *parts, None, scaling=0.5)[0])
 
 
-def test_fewer_keys_than_heads_are_left_to_torch(parts):
+@pytest.mark.parametrize("mask", MASKS)
+def test_bfloat16_without_dropout(parts, mask: str, monkeypatch):
+    """Our own, as near to float64 as torch's kernel is."""
+    monkeypatch.setattr(dropout, "mask", None)  # nothing is drawn
+    module, masks = SimpleNamespace(is_causal=True), MASKS[mask]
+    low = [part.detach().bfloat16().requires_grad_() for part in parts]
+    results = []
+    for tensors, attend in ((parts, sdpa_attention_forward), (low, sdpa_attention_forward), (low, attention.attend)):
+        fit = masks.to(tensors[0].dtype) if mask == "added" else masks
+        out, _ = attend(module, *tensors, fit, dropout=0.0, scaling=0.5)
+        results.append([part.double() for part in (out, *torch.autograd.grad(out.double().square().sum(), tensors))])
+    for exact, torchs, ours in zip(*results, strict=True):
+        assert (ours - exact).abs().max() <= 2 * (torchs - exact).abs().max() + 0.02 * exact.abs().max()
+
+
+@pytest.mark.parametrize("dropped", [0.0, 0.1])
+def test_fewer_keys_than_heads(parts, dropped: float, monkeypatch):
+    """As in Llama: neighbouring heads share keys and values."""
+    keep_all(monkeypatch)
     module = SimpleNamespace(is_causal=True, num_key_value_groups=2)
-    query, key, value = parts
-    out, _ = attention.attend(module, query, key[:, :1], value[:, :1], None, 0.1, 0.5)
-    assert out.shape == (3, 6, 2, 4)
+    query, key, value = (part.detach().float() for part in parts)
+    few = (query, key[:, :1], value[:, :1])
+    whole, _ = sdpa_attention_forward(module, query, *(part.expand(-1, 2, -1, -1) for part in few[1:]), None, scaling=0.5)
+    ours, _ = attention.attend(module, *(part.bfloat16() for part in few), None, dropped, 0.5)
+    assert torch.allclose(ours.float(), whole, atol=0.05)
+
+
+def test_many_scores_are_left_to_torch(monkeypatch):
+    monkeypatch.setattr(attention, "MOST_SCORES", 10)
+    monkeypatch.setattr(attention, "_Attention", None)
+    parts = [torch.randn(1, 2, 4, 8, dtype=torch.bfloat16) for _ in range(3)]
+    assert attention.attend(SimpleNamespace(is_causal=True), *parts, None)[0].shape == (1, 4, 2, 8)
