@@ -94,13 +94,14 @@ def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] |
 
 
 def _ahead(items: Iterable[dict[str, list]]) -> Iterator[dict[str, list]]:
-    """Each item is made while the one before it is used: tokenizers leave the interpreter to others."""
+    """Each item but the first is made while the one before it is used: tokenizers leave the interpreter to others."""
     iterator = iter(items)
+    item = next(iterator, None)  # reads the tokenizer's files
     with ThreadPoolExecutor(1) as pool:
-        made = pool.submit(next, iterator, None)
-        while (item := made.result()) is not None:
+        while item is not None:
             made = pool.submit(next, iterator, None)
             yield item
+            item = made.result()
 
 
 class _Builder:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from llmtune.training import manifest
 from tests.conftest import ROOT
@@ -21,6 +22,7 @@ RUNS = {
     "bert": [*SMALL["bert"], "task=masked_lm", "data.label_column=null", "training.save_every=7", "training.epochs=4"],
     "gpt": [*SMALL["gpt"], "task=causal_lm", "data.label_column=null", "tokenizer.max_length=12", "training.save_every=7"]
     + ["training.epochs=6", "training.gradient_accumulation_steps=2"],
+    "live_rows": [*SMALL["bert"], "training.save_every=7", "training.epochs=4"],  # pieces of words that no row holds
 }
 TIMED = ("train_seconds", "tokens_per_second", "padding_share", "wait_share", "peak_memory")
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
@@ -75,6 +77,7 @@ def assert_equal_ends(one: Path, other: Path) -> None:
         ("lstm", signal.SIGTERM),
         ("bert", signal.SIGKILL),
         ("gpt", signal.SIGINT),
+        ("live_rows", signal.SIGKILL),
         *(pytest.param(name, sent, marks=pytest.mark.slow) for name in RUNS for sent in CODES),
     ],
 )
@@ -103,6 +106,13 @@ def test_the_same_command_goes_on(uninterrupted: Folder, folder: Folder, name: s
     told = folder.ok(*args)
     assert "resuming" in told.err and folder.latest(name) == run
     assert_equal_ends(run, uninterrupted.latest(name))
+
+
+def test_rows_that_are_never_read_take_no_part(uninterrupted: Folder):
+    latest = uninterrupted.latest("live_rows") / "checkpoints" / "latest"
+    state, weights = (load_file(latest / name) for name in ("optimizer.safetensors", "model.safetensors"))
+    table = "bert.embeddings.word_embeddings.weight"
+    assert len(state[f"{table}/exp_avg"]) == len(state[f"{table}/rows"]) < len(weights[table])
 
 
 @pytest.fixture
