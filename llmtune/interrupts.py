@@ -30,13 +30,12 @@ def heeded() -> Iterator[None]:
     For a process of its own: afterwards, while Python shuts down, each signal ends it at once.
     """
     numbers = heard()
+    reader, writer = _pipe()
+    os.set_blocking(writer, False)
+    threading.Thread(target=_watch, args=(reader,), daemon=True).start()
     sys.unraisablehook = _tell_unraisable
-    with suppress(OSError):  # too many open files: whatever comes next will say so
-        reader, writer = _pipe()
-        os.set_blocking(writer, False)
-        threading.Thread(target=_watch, args=(reader,), daemon=True).start()
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a child's signals are not ours
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a child's signals are not ours
     for number in numbers:
         signal.signal(number, _stop)
     try:

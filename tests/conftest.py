@@ -13,8 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup; the processes that tests start would ignore it as well
-    signal.signal(signal.SIGHUP, lambda *_: None)
+# Under nohup, or in the background of a script, the processes that tests start would ignore these signals as well.
+for number, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 os.environ["COLUMNS"] = "120"
 
 

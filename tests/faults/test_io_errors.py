@@ -219,7 +219,7 @@ def llmtune(*args: str, folder: Path, max_files: int | None = None, **env: str) 
     return Done(done.returncode, done.stdout + done.stderr)
 
 
-@pytest.mark.parametrize("max_files", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (6, 7, 9, 10, 12, 16))])
+@pytest.mark.parametrize("max_files", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 9, 10, 12, 16))])
 def test_few_open_files(tmp_path: Path, max_files: int):
     write_rows(tmp_path / "rows.csv", sentences(60))
     done = llmtune("train", *TRAIN, "training.max_steps=2", "run_name=a", folder=tmp_path, max_files=max_files)
@@ -228,7 +228,7 @@ def test_few_open_files(tmp_path: Path, max_files: int):
         assert "Too many open files" in done.told
         are_whole(tmp_path / "runs")
         done = llmtune("train", *TRAIN, "training.max_steps=2", "run_name=a", folder=tmp_path)
-    assert done.code == 0 and max_files >= 6, done.told
+    assert done.code == 0, done.told
 
 
 def test_nothing_is_written_into_home_and_the_temporary_folder(tmp_path: Path):
