@@ -130,7 +130,7 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
     if config.augment:
         task_text(task).augmenter = augmenters.build(config.augment)
     elif config.task.type != "masked_lm" and not config.hardware.compile:  # else tokens come up that the rows do not hold
-        live_rows.install(model, ready.splits["train"])
+        live_rows.install(model, ready.splits["train"], pad_token_id=task.describe().get("pad_token_id"))
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type == "full" else frozen_digest(model)
     return Trainer(

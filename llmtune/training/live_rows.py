@@ -74,7 +74,7 @@ class LiveRows(nn.Embedding):
             self._is_stale = False
 
 
-def install(model: nn.Module, split: Split) -> None:
+def install(model: nn.Module, split: Split, *, pad_token_id: int | None) -> None:
     """Exchange the word vectors of a model for those that the rows of a split read, where that is exact and saves work.
 
     Exact it is where nothing else reads the vectors, and where no token comes up that the split does not hold.
@@ -82,6 +82,7 @@ def install(model: nn.Module, split: Split) -> None:
     Args:
         model: opened for tuning, on its device.
         split: the train rows.
+        pad_token_id: that fills up shorter rows; None if rows are no tokens.
     """
     whole = model.get_input_embeddings() if "input_ids" in split.names else None
     if type(whole) is not nn.Embedding or not whole.weight.requires_grad or whole.max_norm is not None:
@@ -90,16 +91,17 @@ def install(model: nn.Module, split: Split) -> None:
     names = [name for name, module in model.named_modules(remove_duplicate=False) if module is whole]
     if len(owners) > 1 or len(names) > 1 or whole.scale_grad_by_freq or whole.sparse:
         return
-    rows = read_rows(split, num_rows=whole.num_embeddings, also=whole.padding_idx)
+    padding = {token for token in (pad_token_id, whole.padding_idx) if token is not None}
+    rows = read_rows(split, num_rows=whole.num_embeddings, also=sorted(padding))
     if len(rows) <= MOST_READ * whole.num_embeddings:
         parent, _, name = names[0].rpartition(".")
         setattr(model.get_submodule(parent), name, LiveRows(whole, torch.from_numpy(rows).to(whole.weight.device)))
 
 
-def read_rows(split: Split, *, num_rows: int, also: int | None) -> np.ndarray:
-    """The tokens of a split, and one more, ascending, int64."""
+def read_rows(split: Split, *, num_rows: int, also: list[int]) -> np.ndarray:
+    """The tokens of a split, and some more, ascending, int64."""
     is_read = np.zeros(num_rows, dtype=bool)
-    is_read[0 if also is None else also] = True
+    is_read[also] = True
     for start in range(0, split.num_rows, CHUNK):
         for row in split.rows(range(start, min(start + CHUNK, split.num_rows))):
             is_read[row["input_ids"]] = True

@@ -38,7 +38,7 @@ def models(split):
     """A BERT as it is, and the same one with live rows."""
     whole = bert()
     live = copy.deepcopy(whole)
-    live_rows.install(live, split())
+    live_rows.install(live, split(), pad_token_id=0)
     return whole, live
 
 
@@ -124,7 +124,7 @@ def test_the_state_of_the_optimizer_follows_the_rows(models, split):
         optimizers.load_state_tensors(live, again, tensors)
         assert torch.equal(again.state[live.get_input_embeddings().weight]["exp_avg"], stored[f"{name}/exp_avg"])
     other = copy.deepcopy(whole)
-    live_rows.install(other, split([[1, 5, 8]]))
+    live_rows.install(other, split([[1, 5, 8]]), pad_token_id=0)
     again = optimizers.build(other, ADAMW)
     optimizers.load_state_tensors(other, again, stored)
     moved = again.state[other.get_input_embeddings().weight]["exp_avg"]
@@ -138,11 +138,19 @@ def test_where_it_is_not_exact_nothing_changes(split):
         (bert().requires_grad_(False), ROWS),
     ):
         before = [type(module) for module in model.modules()]
-        live_rows.install(model, split(rows))
+        live_rows.install(model, split(rows), pad_token_id=0)
         assert [type(module) for module in model.modules()] == before
+
+
+def test_the_padding_of_the_rows_is_read(split):
+    """Which is not always the one that the embedding names: GPT-2 names none."""
+    model = bert()
+    model.get_input_embeddings().padding_idx = None
+    live_rows.install(model, split(), pad_token_id=44)
+    assert model.get_input_embeddings().rows.tolist() == [1, 5, 7, 9, 30, 44]
 
 
 def test_all_chunks_of_the_rows_are_read(split, monkeypatch):
     monkeypatch.setattr(live_rows, "CHUNK", 2)
-    assert live_rows.read_rows(split(), num_rows=50, also=0).tolist() == READ
-    assert live_rows.read_rows(split(), num_rows=50, also=3).dtype == np.int64
+    assert live_rows.read_rows(split(), num_rows=50, also=[0]).tolist() == READ
+    assert live_rows.read_rows(split(), num_rows=50, also=[3]).dtype == np.int64
