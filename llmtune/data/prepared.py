@@ -59,6 +59,11 @@ class Split:
             return np.ones(self.num_rows, dtype=np.int32)
         return self._columns["input_ids"].lengths(self.num_rows)
 
+    def tokens(self) -> Iterator[np.ndarray]:
+        """The token ids of all rows, int32, in pieces that show the file itself."""
+        for batch in self._batches:
+            yield batch.column("input_ids").flatten().to_numpy()
+
     def row(self, index: int) -> dict[str, Any]:
         """One row: numbers, texts, and lists as arrays that show the file itself (read-only)."""
         return self.rows([index])[0]

@@ -15,6 +15,7 @@ from llmtune.training import dropout as dropouts
 
 # Scores of a head up to which bfloat16 is faster here: 4 times at 64 x 64, 1.5 times at 512 x 512, no longer at 1024 x 1024.
 MOST_SCORES = 512 * 512
+NOT_HERE = ("position_bias", "softcap", "cache")  # arguments of transformers' kernel that ours does not know
 
 
 def install() -> None:
@@ -42,14 +43,14 @@ def attend(
         dropout: share of the attention weights to drop.
         scaling: of the scores; None: 1 / sqrt(D).
         is_causal: whether a query sees the keys up to its own place alone, if there is no mask; None: as the module says.
-        kwargs: of transformers; what is unknown here is left to its own kernel.
+        kwargs: of transformers; where one of `NOT_HERE` is among them, its own kernel answers.
     """
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     num_queries, num_keys = query.shape[2], key.shape[2]
     is_causal = is_causal and num_queries > 1 and attention_mask is None
     is_faster = dropout > 0 or (query.dtype == torch.bfloat16 and num_queries * num_keys <= MOST_SCORES)
-    is_known = kwargs.get("position_bias") is None and not (is_causal and num_queries != num_keys)
+    is_known = all(kwargs.get(name) is None for name in NOT_HERE) and not (is_causal and num_queries != num_keys)
     if query.device.type != "cpu" or not is_faster or not is_known:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs

@@ -26,12 +26,14 @@ def dropout(input: Tensor, p: float, train: bool) -> Tensor:
     """Zero elements with probability p and scale the others by 1 / (1 - p), as torch.dropout does."""
     if not train or p == 0.0 or not input.numel():
         return input
-    return input * 0.0 if round(p * LEVELS) >= LEVELS else _Dropout.apply(input, p)
+    return _Dropout.apply(input, p)
 
 
 def mask(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
-    """Zeros with probability p, and 1 / (1 - p) elsewhere. p is less than 1."""
+    """Zeros with probability p, and 1 / (1 - p) elsewhere."""
     dropped, num_elements = round(p * LEVELS), torch.Size(shape).numel()
+    if dropped == LEVELS:
+        return torch.zeros(shape, dtype=dtype)
     bits = torch.empty((num_elements + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
     draws = bits.view(torch.int16)[:num_elements].view(shape)
     # Comparing into the wanted type is several times faster than converting booleans.

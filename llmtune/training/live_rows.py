@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from llmtune.data.prepared import Split
 
 MOST_READ = 0.8  # share of the rows above which there is too little to gain
-CHUNK = 10_000  # rows of the data looked at together
 
 
 class LiveRows(nn.Embedding):
@@ -102,7 +101,6 @@ def read_rows(split: Split, *, num_rows: int, also: list[int]) -> np.ndarray:
     """The tokens of a split, and some more, ascending, int64."""
     is_read = np.zeros(num_rows, dtype=bool)
     is_read[also] = True
-    for start in range(0, split.num_rows, CHUNK):
-        for row in split.rows(range(start, min(start + CHUNK, split.num_rows))):
-            is_read[row["input_ids"]] = True
+    for ids in split.tokens():
+        is_read[ids] = True
     return np.flatnonzero(is_read)

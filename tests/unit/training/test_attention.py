@@ -110,3 +110,13 @@ def test_many_scores_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(attention, "_Attention", None)
     parts = [torch.randn(1, 2, 4, 8, dtype=torch.bfloat16) for _ in range(3)]
     assert attention.attend(SimpleNamespace(is_causal=True), *parts, None)[0].shape == (1, 4, 2, 8)
+
+
+def test_what_ours_does_not_know_is_left_to_torch(parts):
+    with pytest.raises(ValueError, match="softcap"):
+        attention.attend(SimpleNamespace(is_causal=False), *parts, None, 0.1, 0.5, softcap=30.0)
+
+
+def test_all_weights_dropped(parts):
+    out, _ = attention.attend(SimpleNamespace(is_causal=False), *parts, None, 0.999999, 0.5)
+    assert not out.any() and not any(g.any() for g in torch.autograd.grad(out.sum(), parts))

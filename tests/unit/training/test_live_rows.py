@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -150,7 +149,9 @@ def test_the_padding_of_the_rows_is_read(split):
     assert model.get_input_embeddings().rows.tolist() == [1, 5, 7, 9, 30, 44]
 
 
-def test_all_chunks_of_the_rows_are_read(split, monkeypatch):
-    monkeypatch.setattr(live_rows, "CHUNK", 2)
-    assert live_rows.read_rows(split(), num_rows=50, also=[0]).tolist() == READ
-    assert live_rows.read_rows(split(), num_rows=50, also=[3]).dtype == np.int64
+def test_all_pieces_of_the_rows_are_read(tmp_path):
+    pieces = [{"input_ids": rows, "label": [0] * len(rows)} for rows in (ROWS[:2], ROWS[2:])]
+    prepared.write_split(tmp_path, "train", pieces)
+    split = prepared.Split(tmp_path / "train.arrow")
+    assert live_rows.read_rows(split, num_rows=50, also=[0]).tolist() == READ
+    assert live_rows.read_rows(split, num_rows=50, also=[]).tolist() == READ[1:]
