@@ -8,6 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from llmtune.errors import ModelError
+from llmtune.models import first_token
 from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification
 from llmtune.models.mlp import MlpConfig, MlpForRows
 from llmtune.models.spec import ModelSpec
@@ -97,6 +98,7 @@ def adapt(model: PreTrainedModel, spec: ModelSpec) -> PreTrainedModel:
     _check_fit(model, spec)
     if task_of(model) == spec.task and _answers_alike(model.config, spec):
         _set_padding(model.config, spec)
+        first_token.install(model)
         return model
     cls = class_for(model.config, spec.task)
     config = copy.deepcopy(model.config)
@@ -113,6 +115,7 @@ def adapt(model: PreTrainedModel, spec: ModelSpec) -> PreTrainedModel:
     untied = dict(fresh.named_parameters())
     fresh._new_weights = frozenset(name for name in new if name in untied)
     start_at_mean(fresh, spec)
+    first_token.install(fresh)
     return fresh
 
 

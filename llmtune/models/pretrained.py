@@ -12,7 +12,7 @@ from llmtune import console
 from llmtune.config.sections.model import TransformerModel
 from llmtune.errors import ConfigError, LlmtuneError, ModelError, ResourceError
 from llmtune.failures import first_words
-from llmtune.models import checks, heads
+from llmtune.models import checks, first_token, heads
 from llmtune.models.spec import ModelSpec
 
 SIZES = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512), "base": (12, 768)}  # layers, width
@@ -39,6 +39,7 @@ def from_scratch(model: TransformerModel, spec: ModelSpec) -> PreTrainedModel:
     cls = heads.class_for(config, spec.task)
     made = _with_attention(model.attention, lambda kind: cls._from_config(config, attn_implementation=kind))
     heads.start_at_mean(made, spec)
+    first_token.install(made)
     return made
 
 
@@ -81,6 +82,7 @@ def read(directory: Path, *, task: str | None = None, dropout: float | None = No
     is_own = config.model_type in heads.OWN
     made, info = _guarded(lambda: load("eager") if is_own else _with_attention(attention, load), where)
     _judge(made, info, where)
+    first_token.install(made)
     return made.eval()
 
 
