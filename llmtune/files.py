@@ -10,9 +10,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from llmtune.errors import ResourceError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -103,6 +108,17 @@ def side_by_side(*jobs: Callable[[], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(2) as pool:
         return [answer.result() for answer in [pool.submit(job) for job in jobs]]
+
+
+def in_background(job: Callable[[], T]) -> "Future[T]":
+    """What a job gives, done by a thread of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(job)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def remove_leftovers(parent: Path, *, of: str = "*") -> None:

@@ -5,11 +5,12 @@ what the task is (llmtune.json), the optimizer, the trainer's counters, and last
 every file. Where most weights are frozen it holds the learned ones and the digest of those they were added to.
 """
 
+import contextlib
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from llmtune.files import side_by_side, sync, write_json
 from llmtune.training import manifest
 
 STEP_NAME = re.compile(r"^step-(\d{6,})$")
+
+
+def name_of(step: int) -> str:
+    return f"step-{step:06d}"
 
 
 @dataclass(frozen=True)
@@ -49,19 +54,42 @@ class State:
     config_digest: str
 
 
+@dataclass(frozen=True)
+class Unsealed:
+    """A step whose files are written, but neither synced nor named: to whoever looks for checkpoints, it is not there.
+
+    Attributes:
+        step: its number.
+        temporary: the directory that holds it.
+        final: the one that it is to be.
+        facts: for the manifest.
+    """
+
+    step: int
+    temporary: Path
+    final: Path
+    facts: dict[str, Any]
+
+
 def save(directory: Path, state: State, *, step: int) -> Path:
     """Write `directory/step-N`; it appears complete or not at all.
 
     Raises:
         ResourceError: the disk is full or cannot be written; nothing is left over and older checkpoints are intact.
     """
-    from safetensors import SafetensorError
+    return seal(write(directory, state, step=step))
+
+
+def write(directory: Path, state: State, *, step: int) -> Unsealed:
+    """The first half of `save`, after which the state may change."""
     from safetensors.torch import save_file
 
-    final = directory / f"step-{step:06d}"
+    final = directory / name_of(step)
     directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".tmp-step-{step:06d}.{uuid.uuid4().hex[:8]}"
-    try:
+    facts = {"config": state.config_digest, "fingerprint": state.fingerprint}
+    written = Unsealed(step, directory / f".tmp-{final.name}.{uuid.uuid4().hex[:8]}", final, facts)
+    temporary = written.temporary
+    with _whole_or_gone(written):
         temporary.mkdir()
         save_model = state.save_model or (lambda place: save_file(_storable(state.learned), place / "learned.safetensors"))
         side_by_side(
@@ -73,19 +101,18 @@ def save(directory: Path, state: State, *, step: int) -> Path:
                 shutil.copyfile(file, temporary / file.name)
         write_json(temporary / "llmtune.json", state.description)
         write_json(temporary / "trainer.json", state.trainer)
-        manifest.write(temporary, step=step, config=state.config_digest, fingerprint=state.fingerprint)
+    return written
+
+
+def seal(written: Unsealed) -> Path:
+    """The second half of `save`: sync, hash and name what is written."""
+    temporary, final = written.temporary, written.final
+    with _whole_or_gone(written):
+        manifest.write(temporary, step=written.step, **written.facts)
         if final.exists():  # the same step of an earlier attempt that was found damaged
             _trash(final)
         temporary.rename(final)
-        sync(directory)
-    except (OSError, SafetensorError) as e:
-        raise ResourceError(
-            f"the checkpoint of step {step} could not be written: {getattr(e, 'strerror', None) or e}",
-            where=str(directory),
-            remedy="make room and run the same command again: it resumes from the last checkpoint",
-        ) from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        sync(final.parent)
     return final
 
 
@@ -210,6 +237,23 @@ def load_learned(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         if parameter.shape != tensors[name].shape:
             raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, but the model has {tuple(parameter.shape)}")
         parameter.data.copy_(tensors[name])
+
+
+@contextlib.contextmanager
+def _whole_or_gone(written: Unsealed) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except BaseException as e:
+        shutil.rmtree(written.temporary, ignore_errors=True)
+        if not isinstance(e, OSError | SafetensorError):
+            raise
+        raise ResourceError(
+            f"the checkpoint of step {written.step} could not be written: {getattr(e, 'strerror', None) or e}",
+            where=str(written.final.parent),
+            remedy="make room and run the same command again: it resumes from the last checkpoint",
+        ) from e
 
 
 def _trash(directory: Path) -> None:

@@ -26,6 +26,7 @@ from llmtune.training.plan import TrainPlan, Window, windows
 from llmtune.training.precision import Compute
 from llmtune.training.profiling import StepProfile
 from llmtune.training.run_log import RunLog
+from llmtune.training.saver import Saver
 from llmtune.training.signals import StopRequest
 
 ENDING = ("step", "epoch", "loss", "lr", "grad_norm")
@@ -67,7 +68,6 @@ class Trainer:
     num_workers: int
     compiled: nn.Module | None = None
     _drifted: dict[str, list[Any]] = field(default_factory=dict)
-    _saved: int | None = None  # the step whose checkpoint is known to be good
     _num_micro_batches: int = 1
     _seconds: float = 0.0
     _tokens: int = 0
@@ -90,8 +90,9 @@ class Trainer:
         self.log = RunLog(self.run / "metrics.jsonl", until_step=start, is_writer=self.ranks.is_main)
         if self._drifted:
             self.log.write("drift", step=start, changes=self._drifted)
-        with contextlib.closing(self.log), StopRequest() as stop:
-            self._point_latest(start)
+        with contextlib.closing(self.log), self.saver, StopRequest() as stop:
+            if self.ranks.is_main and start:
+                self.saver.point_latest(start)
             self._point_best()
             if start and self._is_evaluation_missing(start):
                 self._evaluate(start, stop)
@@ -110,8 +111,10 @@ class Trainer:
             stopped = f"stopped after step {last} of {self.plan.total_steps}"
             if exit_code and (not self._is_over(last) or self._is_evaluation_missing(last)):
                 self._save(last)
+                self.saver.settle()
                 remedy = "run the same command again to resume"
                 raise Interrupted(f"{stopped}; everything is saved", exit_code=exit_code, remedy=remedy)
+            self.saver.settle()
             result = self._result(last)
             if self.ranks.is_main:
                 run_dir.finish(self.run, result)
@@ -135,6 +138,10 @@ class Trainer:
     def checkpoints(self) -> Path:
         return self.run / "checkpoints"
 
+    @cached_property
+    def saver(self) -> Saver:
+        return Saver(self.checkpoints, keep=self.training.keep_checkpoints, is_newest_best=self.evaluate is None)
+
     def _steps(self, start: int, stop: StopRequest) -> Iterator[StepResult]:
         """The steps from `start` on; where memory runs out, in smaller micro-batches from there."""
         called = self.ranks.prepare(self.compiled if self.compiled is not None else self.model)
@@ -153,6 +160,7 @@ class Trainer:
         Raises:
             ResourceError: each micro-batch is a single example already; or other ranks wait for this one.
         """
+        self.saver.settle()  # for loader processes are about to be forked
         self.optimizer.zero_grad(set_to_none=True)
         memory.free()
         if self.ranks.size > 1 or self._num_micro_batches >= self.plan.num_examples(step):
@@ -205,6 +213,7 @@ class Trainer:
         """Log, save and evaluate as far as they are due. Returns whether the loop ends here."""
         step = result.step
         is_last = step == self.plan.total_steps
+        self.saver.settle(waits=False)
         if step % self.training.log_every == 0 or is_last or step == 1:
             self._log_step(result)
         if self.ranks.largest(stop.exit_code or 0):
@@ -239,6 +248,7 @@ class Trainer:
         return since >= patience
 
     def _evaluate(self, step: int, stop: StopRequest) -> None:
+        self.saver.settle()
         metrics = self.evaluate(stop)
         if metrics is None:
             return
@@ -249,32 +259,18 @@ class Trainer:
         console.notice(f"step {step}: validation {shown}{'  (best)' if is_best else ''}")
         self._point_best()
         if self.ranks.is_main:
-            self._rotate()
-
-    def _point_latest(self, step: int) -> None:
-        """Let `latest` name the checkpoint that the run goes on from: a kill may have come between the two."""
-        if self.ranks.is_main and step:
-            path = self.checkpoints / f"step-{step:06d}"
-            checkpoint.point(self.checkpoints / "latest", path)
-            if self.evaluate is None:
-                checkpoint.point(self.checkpoints / "best", path)
+            self.saver.rotate()
 
     def _point_best(self) -> None:
         """Let `best` follow from the log: a kill may have come between the two."""
         best = self.log.best(self.best_metric, higher_is_better=self.higher_is_better)
-        directory = self.checkpoints / f"step-{best['step']:06d}" if best else None
-        if self.ranks.is_main and directory is not None and directory.is_dir():
-            checkpoint.point(self.checkpoints / "best", directory)
+        if self.ranks.is_main and best is not None:
+            self.saver.point_best(best["step"])
 
     def _save(self, step: int) -> None:
-        if not self.ranks.is_main or step == self._saved:
-            return
-        self.log.sync()
-        path = checkpoint.save(self.checkpoints, self.state(step, place=self.plan.place_of(step)), step=step)
-        self._point_latest(step)
-        checkpoint.verify(path, reads=False)  # before the older ones go; its hashes are of files that were just read
-        self._saved = step
-        self._rotate()
+        if self.ranks.is_main and step != self.saver.step:
+            self.log.sync()
+            self.saver.save(self.state(step, place=self.plan.place_of(step)), step=step)
 
     def state(self, step: int, **counters: Any) -> State:
         return self.make_state(
@@ -296,10 +292,6 @@ class Trainer:
         kept = learned if self.fingerprint.get("frozen") else {t.data_ptr(): t for t in self.model.state_dict().values()}
         weights = sum(t.numel() * t.element_size() for t in kept.values())
         return weights + optimizers.state_size(self.model, self.optimizer_config)
-
-    def _rotate(self) -> None:
-        protected = {link for name in ("best", "latest") if (link := self.checkpoints / name).exists()}
-        checkpoint.rotate(self.checkpoints, keep=self.training.keep_checkpoints, protected=protected)
 
     def _resume(self) -> int:
         """Put back the newest good checkpoint; returns its step, 0 for none."""
@@ -323,7 +315,7 @@ class Trainer:
             self._num_micro_batches = counters.get("micro_batches", self._num_micro_batches)
         if not self._drifted:
             self.plan.remember(*counters.get("place", (0, 0)))
-        self._saved = step
+        self.saver.step = step
         console.notice(f"resuming {self.run} after step {step} of {self.plan.total_steps}")
         return step
 

@@ -20,17 +20,27 @@ from pathlib import Path
 from typing import Any
 
 GOAL = 0.03  # of the time between two saves
+BESIDE = 8  # steps, in which the rest of a save ends
+
+
+@dataclass(frozen=True)
+class Step:
+    """Its seconds, its tokens with padding, and the number of steps since a save."""
+
+    seconds: float
+    positions: int
+    since: int
 
 
 @dataclass
 class Clock:
-    """Seconds of each save, and of its parts: two of these run at a time, so that they add up to more than the save."""
+    """Seconds that training waits for each save, of the steps, and of the parts of a save: some run beside each other."""
 
-    steps: list[tuple[float, bool]] = field(default_factory=list)  # seconds, and whether a save came just before
+    steps: list[Step] = field(default_factory=list)
     saves: list[float] = field(default_factory=list)
     parts: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    _now: dict[str, float] | None = None  # seconds of the parts of the save at work
-    _is_after_save: bool = False
+    _now: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # seconds of the parts of the last save
+    _since: int = BESIDE  # steps since the last save
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def wrap(self, owner: Any, name: str, part: str) -> None:
@@ -43,8 +53,7 @@ class Clock:
                 return original(*args, **kwargs)
             finally:
                 with self._lock:
-                    if self._now is not None:
-                        self._now[part] += time.perf_counter() - started
+                    self._now[part] += time.perf_counter() - started
 
         setattr(owner, name, timed)
 
@@ -54,14 +63,11 @@ class Clock:
         def timed(*args: Any) -> Any:
             if not is_due(*args):
                 return original(*args)
-            self._now = defaultdict(float)
+            self._note_parts()
             started = time.perf_counter()
             result = original(*args)
             self.saves.append(time.perf_counter() - started)
-            for part, seconds in self._now.items():
-                self.parts[part].append(seconds)
-            self._now = None
-            self._is_after_save = True
+            self._since = 0
             return result
 
         setattr(owner, name, timed)
@@ -71,11 +77,24 @@ class Clock:
         original = getattr(owner, name)
 
         def noted(trainer: Any, result: Any) -> Any:
-            self.steps.append((result.seconds, self._is_after_save))
-            self._is_after_save = False
+            self.steps.append(Step(result.seconds, result.num_positions, self._since))
+            self._since += 1
             return original(trainer, result)
 
         setattr(owner, name, noted)
+
+    def slowed(self) -> float:
+        """Mean seconds that the steps beside the rest of a save take longer than steps of their size."""
+        alone = [step for step in self.steps if step.since >= BESIDE]
+        fit = statistics.linear_regression([s.positions for s in alone], [s.seconds for s in alone])
+        excess = [s.seconds - fit.intercept - fit.slope * s.positions for s in self.steps if s.since < BESIDE]
+        return sum(excess) / (len(excess) / BESIDE)
+
+    def _note_parts(self) -> None:
+        if self.saves:
+            for part, seconds in self._now.items():
+                self.parts[part].append(seconds)
+        self._now.clear()
 
 
 def instrument(clock: Clock) -> None:
@@ -88,11 +107,11 @@ def instrument(clock: Clock) -> None:
     from llmtune.training.trainer import Trainer
 
     clock.wrap_step(Trainer, "_note")
-    clock.wrap_save(Trainer, "_save", lambda trainer, step: step != trainer._saved)
+    clock.wrap_save(Trainer, "_save", lambda trainer, step: step != trainer.saver.step)
     clock.wrap(stage, "_save_pretrained", "write the weights")
     clock.wrap(safetensors.torch, "save_file", "write the optimizer")
     clock.wrap(manifest, "sha256", "sha256 for the manifest")
-    clock.wrap(Trainer, "_rotate", "rotation")
+    clock.wrap(checkpoint, "rotate", "rotation")
     for module in (files, checkpoint, manifest):
         clock.wrap(module, "sync", "fsync")
     clock.wrap(RunLog, "sync", "fsync")
@@ -141,20 +160,17 @@ def train(arguments: argparse.Namespace, folder: Path) -> int:
 
 def report(clock: Clock, *, save_every: int, num_bytes: int, plain: tuple[float, float]) -> bool:
     """Print the tables; returns whether the goal is met."""
-    steps = [seconds for seconds, _ in clock.steps]
-    after = [seconds for seconds, is_after in clock.steps if is_after]
-    step, save = statistics.median(steps), statistics.median(clock.saves)
-    share, total = save / (save_every * step), sum(clock.saves) / (save_every * len(clock.saves) * statistics.mean(steps))
+    seconds = [step.seconds for step in clock.steps]
+    step, save, slowed = statistics.median(seconds), statistics.median(clock.saves), clock.slowed()
+    share = (save + slowed) / (save_every * statistics.mean(seconds))
     print("| what | measured |\n|---|---|")
-    print(f"| steps, median of {len(steps)} | {step:.4f} s |")
-    print(f"| steps, mean | {statistics.mean(steps):.4f} s |")
-    if after:
-        print(f"| steps just after a save, median of {len(after)} | {statistics.median(after):.4f} s |")
-    print(f"| saves, median of {len(clock.saves)} | {save:.3f} s |")
-    print(f"| saves, shortest and longest | {min(clock.saves):.3f} s, {max(clock.saves):.3f} s |")
+    print(f"| steps, median of {len(seconds)} | {step:.4f} s |")
+    print(f"| steps, mean | {statistics.mean(seconds):.4f} s |")
+    print(f"| training waits for a save, median of {len(clock.saves)} | {save:.3f} s |")
+    print(f"| shortest and longest | {min(clock.saves):.3f} s, {max(clock.saves):.3f} s |")
+    print(f"| steps beside the rest of a save take longer by, in all, mean | {slowed:.3f} s |")
     print(f"| a checkpoint | {num_bytes / 1e6:.0f} MB |")
-    print(f"| share, a save every {save_every} steps (goal ≤ {GOAL:.0%}) | {share:.2%} |")
-    print(f"| the same from the sums of the whole run | {total:.2%} |")
+    print(f"| both, as a share of the steps between saves every {save_every} steps (goal ≤ {GOAL:.0%}) | {share:.2%} |")
     print("\n| part of a save | median s | share of the step time |\n|---|---|---|")
     medians = {part: statistics.median(seconds) for part, seconds in clock.parts.items()}
     for part, seconds in sorted(medians.items(), key=lambda item: -item[1]):

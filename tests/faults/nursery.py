@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.conftest import ROOT
+from tests.faults.processes import at_once
 
 WRITES = ["write", "writev", "pwrite64", "copy_file_range", "sendfile", "truncate", "ftruncate", "fallocate"]
 SYNCS = ["fsync", "fdatasync"]
@@ -189,11 +190,12 @@ def _serve() -> None:
     import llmtune.commands.stage
     import llmtune.commands.train
     import llmtune.evaluation.metrics  # noqa: F401
-    from llmtune.training import checkpoint, manifest
+    from llmtune.training import checkpoint, manifest, saver
 
     transformers.utils.logging.disable_progress_bar()  # it writes as often as there is time for
     for module in (checkpoint, manifest):  # strace would count the calls of each thread by themselves
         module.side_by_side = lambda *jobs: [job() for job in jobs]
+    saver.in_background = at_once
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.conftest import ROOT
 from tests.pipeline.conftest import SMALL, Folder
@@ -18,6 +19,13 @@ TRAIN = ["train", "data.train_file=reviews.csv", "tokenizer.min_frequency=1", "t
 TRAIN += [*SMALL["lstm"], "augment=[drop,swap]", "training.batch_size=8", "training.save_every=7", "training.epochs=4"]
 STRUCK = Path(__file__).with_name("struck.py")
 TWO_RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def at_once(job: Callable[[], Any]) -> Future[Any]:
+    """In place of `files.in_background`, where a fault is to strike at an exact moment: nothing else is at work beside."""
+    done: Future[Any] = Future()
+    done.set_result(job())
+    return done
 
 
 class Ended(NamedTuple):

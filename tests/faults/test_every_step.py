@@ -27,6 +27,7 @@ import yaml
 
 from scripts.bench import kills
 from tests.conftest import ROOT
+from tests.faults.processes import at_once
 from tests.pipeline.conftest import read, read_lines, sha256
 
 STEPS = 40
@@ -92,7 +93,9 @@ def serve() -> None:
     kills.load_modules()
     import llmtune.commands.finetune
     import llmtune.commands.run  # noqa: F401
+    from llmtune.training import saver
 
+    saver.in_background = at_once
     for line in sys.stdin:
         request = json.loads(line)
         verb, *args = request["args"]
