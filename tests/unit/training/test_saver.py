@@ -1,4 +1,4 @@
-"""The rest of a save goes on beside training: it is waited for, its failure is told, and what is trained on does not reach it."""
+"""The rest of a save goes on beside training: it is waited for, its failure is told, and it holds what was, not what came."""
 
 import threading
 from dataclasses import replace
