@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from llmtune.data.tokenizer import WORD
 
 _MOST_WORDS, _MOST_BYTES = 200_000, 1 << 24  # that are remembered
 _LARGEST_SHARE_OF_NEW = 0.5  # a word alone takes about twice as long as within its text
 _SPLITTING = ("BertPreTokenizer", "Whitespace", "WhitespaceSplit")
-_LOOKING_UP = ("WordPiece", "WordLevel")
+_LOOKING_UP = (models.WordPiece, models.WordLevel)
 _TEMPLATES = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 
 
@@ -122,9 +122,9 @@ def word_encoder(tokenizer: Tokenizer, *, num_texts: int) -> WordEncoder | None:
     """
     cut = tokenizer.truncation
     assert cut["strategy"] == "longest_first" and not cut["stride"]
-    if not _goes_word_by_word(tokenizer):
+    if not isinstance(tokenizer.model, _LOOKING_UP) or not _goes_word_by_word(written := tokenizer.to_str(), tokenizer):
         return None
-    own = Tokenizer.from_str(tokenizer.to_str())
+    own = Tokenizer.from_str(written)
     own.encode_special_tokens = tokenizer.encode_special_tokens
     own.no_truncation()
     own.no_padding()
@@ -135,15 +135,14 @@ def word_encoder(tokenizer: Tokenizer, *, num_texts: int) -> WordEncoder | None:
     return WordEncoder(own, pieces, max_length=cut["max_length"], keeps_end=cut["direction"] == "left")
 
 
-def _goes_word_by_word(tokenizer: Tokenizer) -> bool:
-    parts = json.loads(tokenizer.to_str())
+def _goes_word_by_word(written: str, tokenizer: Tokenizer) -> bool:
+    parts = json.loads(written)
     model, splitting, finishing = parts["model"], parts["pre_tokenizer"], parts["post_processor"]
     own = {"type": "Split", "pattern": {"Regex": WORD}, "behavior": "Removed", "invert": True}
     return (
         (parts["normalizer"] is None or parts["normalizer"]["type"] == "BertNormalizer")
         and splitting is not None
         and (splitting["type"] in _SPLITTING or splitting == own)
-        and model["type"] in _LOOKING_UP
         and model["unk_token"] in model["vocab"]
         and (finishing is None or finishing["type"] in _TEMPLATES)
         and not any(_has_space(token, tokenizer) for token in parts["added_tokens"])

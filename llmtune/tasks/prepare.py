@@ -79,6 +79,8 @@ def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] |
 
     def chunks() -> Iterator[dict[str, pa.Array]]:
         for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
+            if not batch.num_rows:
+                continue  # of a chunk from which no row was taken
             yield dict(zip(batch.schema.names, batch.columns, strict=True))
             if advance is not None:
                 advance(batch.num_rows)
