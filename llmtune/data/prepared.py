@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -222,7 +222,7 @@ def inputs_of(ready: Prepared) -> str:
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
 
 
-def write_split(directory: Path, name: str, columns: Iterable[dict[str, list]]) -> None:
+def write_split(directory: Path, name: str, columns: Iterable[Mapping[str, pa.Array | list]]) -> None:
     """Write chunks of stored columns as `{name}.arrow`. Columns named `..._ids` hold lists of int32.
 
     Args:
@@ -240,15 +240,15 @@ def write_split(directory: Path, name: str, columns: Iterable[dict[str, list]]) 
             writer.write_batch(batch)
 
 
-def _batches(columns: Iterable[dict[str, list]]) -> Iterator[pa.RecordBatch]:
+def _batches(columns: Iterable[Mapping[str, pa.Array | list]]) -> Iterator[pa.RecordBatch]:
     types: dict[str, pa.DataType] = {}
     for chunk in columns:
-        if not any(chunk.values()):
+        if not any(len(values) for values in chunk.values()):
             continue  # no rows, which would have no types
         arrays = {}
         for name, values in chunk.items():
             known = types.get(name) or (pa.list_(pa.int32()) if name.endswith("_ids") else None)
-            arrays[name] = pa.array(values, known)
+            arrays[name] = values if isinstance(values, pa.Array) else pa.array(values, known)
             assert not arrays[name].null_count, f"column {name} holds None"
             types[name] = arrays[name].type
         yield pa.RecordBatch.from_pydict(arrays)

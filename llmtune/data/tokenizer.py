@@ -23,7 +23,7 @@ Kind = Literal["pretrained", "word", "char", "wordpiece", "bpe"]
 FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 
 _BATCH = 1_000  # texts counted at once
-_WORD = r"\w+(?:['’]\w+)*|[^\w\s]"  # an apostrophe within a word belongs to it
+WORD = r"\w+(?:['’]\w+)*|[^\w\s]"  # an apostrophe within a word belongs to it
 _OF_MODEL: dict[str, Kind] = {"lstm": "word", "mlp": "word", "bert": "wordpiece", "gpt": "bpe"}
 
 
@@ -155,7 +155,7 @@ def load(directory: Path) -> "PreTrainedTokenizerFast":
 def _train_words(recipe: Recipe, texts: Iterable[str]) -> Tokenizer:
     made = Tokenizer(models.WordLevel(unk_token=recipe.unknown))
     made.normalizer = _clean(recipe)
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), "removed", invert=True)
     made.decoder = decoders.WordPiece(cleanup=True)  # joins by spaces, and moves punctuation marks to their words
     trainer = trainers.WordLevelTrainer(
         vocab_size=recipe.vocab_size, min_frequency=recipe.min_frequency, special_tokens=recipe.special, show_progress=False

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import nn
 
@@ -38,9 +39,10 @@ def predict(
 
 
 def _answered(model: nn.Module, task: Task, columns: dict[str, Sequence], compute: Compute) -> Iterator[dict[str, Any]]:
-    stored = task.encode(columns)
-    num_rows = len(next(iter(stored.values())))
-    examples = [{"id": i, **{name: values[i] for name, values in stored.items()}} for i in range(num_rows)]
+    types = {name: pa.list_(pa.float64()) if name == "features" else pa.string() for name in columns}
+    stored = task.encode({name: pa.array(values, types[name]) for name, values in columns.items()})
+    examples = [{"id": i, **row} for i, row in enumerate(pa.RecordBatch.from_pydict(stored).to_pylist())]
+    num_rows = len(examples)
     outputs = task.score(model, task.collate(examples, Draw(0, 0, training=False)).to(compute.device)).outputs
     names = task.describe().get("label_names", ())
     for i in range(num_rows):

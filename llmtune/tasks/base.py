@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
@@ -86,8 +87,8 @@ class Task(Protocol):
         """JSON-ready facts that travel with every checkpoint: type, label names, target statistics, max_length."""
         ...
 
-    def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
-        """Rows of canonical columns to stored columns, once, when the data is prepared. Raises DataError."""
+    def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+        """Rows of canonical columns to stored columns without nulls, once, when the data is prepared. Raises DataError."""
         ...
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -25,15 +27,17 @@ class ClassificationTask:
     def __init__(self, inputs: RowInputs, *, label_names: Sequence[str]):
         self.inputs = inputs
         self.label_names = tuple(label_names)
-        self._ids = {name: i for i, name in enumerate(self.label_names)}
 
     def describe(self) -> dict[str, Any]:
         return {"type": self.type, "label_names": list(self.label_names), **self.inputs.describe()}
 
-    def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
+    def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
         stored = self.inputs.encode(columns)
         if "label" in columns:
-            stored["label"] = [self._label_id(columns, i) for i in range(len(columns["label"]))]
+            ids = pc.index_in(columns["label"], value_set=pa.array(self.label_names, pa.string()))
+            if ids.null_count:
+                raise self._unknown(columns, pc.index(ids.is_null(), True).as_py())
+            stored["label"] = ids.cast(pa.int64())
         return stored
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:
@@ -58,38 +62,45 @@ class ClassificationTask:
             outputs["reference"] = batch.targets["labels"].cpu().numpy()
         return Scores(batch.example_ids.numpy(), losses, np.ones(len(losses)), outputs)
 
-    def _label_id(self, columns: dict[str, Sequence], index: int) -> int:
-        label = columns["label"][index]
-        if label not in self._ids:
-            known = ", ".join(self.label_names[:10]) + (", ..." if len(self.label_names) > 10 else "")
-            raise DataError(
-                f"the label {label[:80]!r} does not occur in the train rows" if label else "the label is empty",
-                where=place(columns, index),
-                remedy=f"the labels are: {known}; correct or remove the row",
-            )
-        return self._ids[label]
+    def _unknown(self, columns: dict[str, pa.Array], index: int) -> DataError:
+        label = columns["label"][index].as_py()
+        known = ", ".join(self.label_names[:10]) + (", ..." if len(self.label_names) > 10 else "")
+        return DataError(
+            f"the label {label[:80]!r} does not occur in the train rows" if label else "the label is empty",
+            where=place(columns, index),
+            remedy=f"the labels are: {known}; correct or remove the row",
+        )
 
 
-def label_names_of(labels: Sequence[str | None], columns: dict[str, Sequence]) -> list[str]:
+def label_names_of(train: pa.Table) -> list[str]:
     """The sorted names of the train rows' labels; whole numbers in numeric order.
+
+    Args:
+        train: with the columns `label`, `file` and `row`.
 
     Raises:
         DataError: a label is empty, NaN or a fraction, or there is only one class.
     """
-    for i, label in enumerate(labels):
+
+    def place_of(label: str | None) -> str:
+        return place(train, pc.index(labels, label).as_py() if label is not None else pc.index(labels.is_null(), True).as_py())
+
+    labels = train["label"]
+    names = labels.unique().to_pylist()  # in the order in which they first occur
+    for label in names:
         if not label:
             remedy = "correct or remove the row, or leave it out with data.where"
-            raise DataError("the label is empty", where=place(columns, i), remedy=remedy)
+            raise DataError("the label is empty", where=place_of(label), remedy=remedy)
         if label.lower() in ("nan", "none", "null"):
             remedy = f"correct or remove the row; if this is the name of a class, rename it: data.label_map={{{label}: ...}}"
-            raise DataError(f"the label is {label!r}", where=place(columns, i), remedy=remedy)
-    names = sorted(set(labels))
+            raise DataError(f"the label is {label!r}", where=place_of(label), remedy=remedy)
+    names.sort()
     if all(_is_number(n) for n in names):
         fraction = next((n for n in names if float(n) != int(float(n))), None)
         if fraction is not None:
             raise DataError(
                 f"the label {fraction!r} is a fraction",
-                where=place(columns, labels.index(fraction)),
+                where=place_of(fraction),
                 remedy="task=regression predicts numbers; classes are names or whole numbers",
             )
         names.sort(key=float)

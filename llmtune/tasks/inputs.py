@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from llmtune.tasks.base import Draw
@@ -17,7 +18,7 @@ class RowInputs(Protocol):
 
     def describe(self) -> dict[str, Any]: ...
 
-    def encode(self, columns: dict[str, Sequence]) -> dict[str, list]: ...
+    def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]: ...
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> tuple[dict[str, torch.Tensor], torch.Tensor]: ...
 
@@ -31,10 +32,10 @@ class TextRows:
     def describe(self) -> dict[str, Any]:
         return self.text.describe()
 
-    def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
+    def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
         texts = filled(columns["text"])
         pairs = filled(columns["text_pair"]) if "text_pair" in columns else None
-        stored = {**self.text.encode(texts, pairs), "text": texts}
+        stored = {**self.text.encode_columns(texts, pairs), "text": texts}
         if pairs is not None:
             stored["text_pair"] = pairs
         return stored
@@ -52,8 +53,8 @@ class NumericInputs:
     def describe(self) -> dict[str, Any]:
         return {"feature_names": list(self.names), "feature_mean": list(self.mean), "feature_std": list(self.std)}
 
-    def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
-        return {"features": list(columns["features"])}
+    def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+        return {"features": columns["features"]}
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         features_BF = np.stack([np.asarray(e["features"], dtype=np.float32) for e in examples])

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,12 +66,12 @@ class CausalLmTask(LanguageModelTask):
         apart = {"isolate_documents": True} if self.isolate_documents else {}
         return {**super().describe(), "end_of_text": self.end_of_text, **apart}
 
-    def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
+    def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
         """Each row as one block of its own, cut to max_length."""
-        rows = self._token_ids(filled(columns["text"]))
-        return {"input_ids": [ids[: self.text.max_length + 1] for ids in rows]}
+        rows = self._token_ids(columns["text"])
+        return {"input_ids": pa.array([ids[: self.text.max_length + 1] for ids in rows], pa.list_(pa.int32()))}
 
-    def encode_stream(self, chunks: Iterable[dict[str, Sequence]]) -> Iterator[dict[str, list]]:
+    def encode_stream(self, chunks: Iterable[dict[str, pa.Array]]) -> Iterator[dict[str, pa.Array]]:
         """Blocks of max_length + 1 tokens; neighbours share one token, the last target of one and first input of the next.
 
         Where documents are isolated, `position_ids` holds each token's place in its row, or in the part that begins the block.
@@ -77,7 +79,7 @@ class CausalLmTask(LanguageModelTask):
         stride = self.text.max_length
         rest_2T = np.empty((2, 0), dtype=np.int32)  # tokens, and their places in their rows
         for columns in chunks:
-            rows = self._token_ids(filled(columns["text"]))
+            rows = self._token_ids(columns["text"])
             ids = np.array([token for row in rows for token in row], dtype=np.int32)
             places = np.concatenate([np.arange(len(row), dtype=np.int32) for row in rows]) if rows else ids
             stream_2T = np.concatenate([rest_2T, np.stack([ids, places])], axis=1)
@@ -88,11 +90,11 @@ class CausalLmTask(LanguageModelTask):
         if rest_2T.shape[1] > 1:
             yield self._stored([rest_2T])
 
-    def _stored(self, blocks: list[np.ndarray]) -> dict[str, list]:
-        stored: dict[str, list] = {"input_ids": [ids for ids, _ in blocks]}
+    def _stored(self, blocks: list[np.ndarray]) -> dict[str, pa.Array]:
+        stored = {"input_ids": [ids for ids, _ in blocks]}
         if self.isolate_documents:
             stored["position_ids"] = [_from_zero(places) for _, places in blocks]
-        return stored
+        return {name: pa.array(rows, pa.list_(pa.int32())) for name, rows in stored.items()}
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:
         inputs, _ = self.text.pad([{"input_ids": e["input_ids"][:-1]} for e in examples])
@@ -112,8 +114,10 @@ class CausalLmTask(LanguageModelTask):
         num_targets = float((labels_BL != IGNORED).sum())
         return Batch(inputs, {"labels": torch.from_numpy(labels_BL)}, example_ids(examples), lengths, num_targets)
 
-    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self.text.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
+    def _token_ids(self, texts: pa.Array) -> list[list[int]]:
+        encoded = self.text.tokenizer(
+            filled(texts).to_pylist(), add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
         tail = [] if self.end_of_text is None else [self.end_of_text]
         return [ids + tail for ids in encoded["input_ids"]]
 
@@ -173,13 +177,16 @@ class MaskedLmTask(LanguageModelTask):
         own = ("mask_probability", "mask_token_id", "special_ids", "vocab_size")
         return {**super().describe(), **{k: getattr(self, k) for k in own}, "special_ids": list(self.special_ids)}
 
-    def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
+    def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
         """Rows without a token to predict, such as blank lines, are left out."""
         texts = filled(columns["text"])
-        stored = {**self.text.encode(texts), "text": texts}
-        special = set(self.special_ids)
-        kept = [i for i, ids in enumerate(stored["input_ids"]) if not special.issuperset(ids)]
-        return {name: [values[i] for i in kept] for name, values in stored.items()}
+        stored = {**self.text.encode_columns(texts), "text": texts}
+        ids = stored["input_ids"]
+        is_special = np.isin(ids.flatten().to_numpy(), self.special_ids)
+        row_of_token = pc.list_parent_indices(ids).to_numpy()
+        num_predictable = np.bincount(row_of_token, weights=~is_special, minlength=len(ids))
+        kept = pa.array(num_predictable > 0)
+        return {name: values.filter(kept) for name, values in stored.items()}
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:
         inputs, lengths = self.text.pad(self.text.augment(examples, draw))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from llmtune import console
 from llmtune.config.sections.data import DataConfig
@@ -48,10 +49,12 @@ def load_rows(data: DataConfig, *, need_label: bool, seed: int) -> dict[str, pa.
     unused = set(renamed)
     for name, table in tables.items():
         if "label" in table.column_names:
-            plain = {label: plain_label(label) for label in table["label"].unique().to_pylist()}
-            unused -= set(plain.values())
-            labels = [renamed.get(plain[label], plain[label]) for label in table["label"].to_pylist()]
-            tables[name] = table.set_column(table.column_names.index("label"), "label", pa.array(labels, pa.string()))
+            given = table["label"].unique()
+            plain = [plain_label(label) for label in given.to_pylist()]
+            unused -= set(plain)
+            names = pa.array([renamed.get(label, label) for label in plain], pa.string())
+            labels = names.take(pc.index_in(table["label"], value_set=given))
+            tables[name] = table.set_column(table.column_names.index("label"), "label", labels)
     if unused:
         console.notice(f"data.label_map renames {listed(sorted(unused))}, which is the label of no row")
     return tables
@@ -67,23 +70,25 @@ def tokenizer_dir_of(ready: Prepared) -> Path | None:
     return directory if directory.is_dir() else None
 
 
-def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] | None = None) -> Iterator[dict[str, list]]:
+def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] | None = None) -> Iterator[dict[str, pa.Array]]:
     """Stored columns of a table, chunk by chunk; `advance` is told how many of its rows are done.
 
     Raises:
         DataError: a row is unfit, or the rows leave a language model nothing to predict.
     """
 
-    def chunks() -> Iterator[dict[str, list]]:
+    def chunks() -> Iterator[dict[str, pa.Array]]:
         for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
-            yield batch.to_pydict()
+            if not batch.num_rows:
+                continue  # of a chunk from which no row was taken
+            yield dict(zip(batch.schema.names, batch.columns, strict=True))
             if advance is not None:
                 advance(batch.num_rows)
 
     encoded = task.encode_stream(chunks()) if isinstance(task, CausalLmTask) else map(task.encode, chunks())
     is_empty = True
     for stored in _ahead(encoded):
-        is_empty = is_empty and not any(stored.values())
+        is_empty = is_empty and not any(len(values) for values in stored.values())
         yield stored
     if is_empty:
         raise DataError(
@@ -93,7 +98,7 @@ def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] |
         )
 
 
-def _ahead(items: Iterable[dict[str, list]]) -> Iterator[dict[str, list]]:
+def _ahead(items: Iterable[dict[str, pa.Array]]) -> Iterator[dict[str, pa.Array]]:
     """Each item but the first is made while the one before it is used: tokenizers leave the interpreter to others."""
     iterator = iter(items)
     item = next(iterator, None)  # reads the tokenizer's files
@@ -158,8 +163,7 @@ class _Builder:
         if self.task.type == "classification":
             description["label_names"] = self._label_names(train)
         elif self.task.type == "regression":
-            columns = train.to_pydict()
-            values = np.array(as_numbers(columns, "label"))
+            values = np.array(as_numbers(train, "label"))
             description |= {"target_mean": float(values.mean()), "target_std": float(values.std())}
         return description, facts
 
@@ -184,14 +188,13 @@ class _Builder:
     def _label_names(self, train: pa.Table) -> list[str]:
         if self.task.label_names is not None:
             return _given_label_names(self.task.label_names)
-        columns = train.select(["label", "file", "row"]).to_pydict()
-        names = label_names_of(columns["label"], columns)
+        names = label_names_of(train)
         known = (self.origin.description or {}).get("label_names")
         return list(known) if known and set(names) <= set(known) else names
 
     def _make_tokenizer(self, train: pa.Table, directory: Path) -> tuple[Any, int]:
-        texts = [t for name in ("text", "text_pair") if name in train.column_names for t in train[name].to_pylist() if t]
-        if not any(t.strip() for t in texts):
+        texts = pa.chunked_array([c for n in ("text", "text_pair") if n in train.column_names for c in train[n].chunks])
+        if not any(t.strip() for chunk in texts.chunks for t in chunk.drop_null().to_pylist()):
             raise DataError(f"all {train.num_rows} texts of the train rows are blank", where=f"column {self.data.text_column}")
         kind = tokenizers.kind(self.tokenizer, self.model)
         if kind == "pretrained":
@@ -199,6 +202,7 @@ class _Builder:
                 raise ModelError("the model has no tokenizer", remedy="use a model directory that holds a tokenizer.json")
             fast = tokenizers.load(self.origin.tokenizer_dir)
         else:
+            texts = [text for text in texts.to_pylist() if text]
             console.notice(f"training a {kind} tokenizer on {len(texts):,} texts")
             sizes = {k: getattr(self.tokenizer, k) for k in ("vocab_size", "min_frequency", "lowercase")}
             fast = tokenizers.train(kind, family=self.family, texts=texts, **sizes)
@@ -233,14 +237,14 @@ class _Counter:
         self._task, self._table, self._advance = task, table, advance
         self._rows = self._tokens = self._at_limit = 0
 
-    def columns(self) -> Iterator[dict[str, list]]:
+    def columns(self) -> Iterator[dict[str, pa.Array]]:
         limit = self._task.describe().get("max_length", 0)
         for stored in encode_rows(self._task, self._table, advance=self._advance):
-            num_rows = len(next(iter(stored.values())))
-            lengths = [len(ids) for ids in stored.get("input_ids", ())]
-            self._rows += num_rows
-            self._tokens += sum(lengths)
-            self._at_limit += 0 if isinstance(self._task, CausalLmTask) else sum(n >= limit for n in lengths)
+            self._rows += len(next(iter(stored.values())))
+            if "input_ids" in stored:
+                lengths = pc.list_value_length(stored["input_ids"]).to_numpy()
+                self._tokens += int(lengths.sum())
+                self._at_limit += 0 if isinstance(self._task, CausalLmTask) else int((lengths >= limit).sum())
             yield stored
 
     def facts(self) -> dict[str, int]:
@@ -249,12 +253,22 @@ class _Counter:
 
 
 def _warn_of_leak(tables: dict[str, pa.Table]) -> None:
-    train = set(_texts(tables["train"]))
     for name in ("validation", "test"):
-        if name in tables and (num_leaked := sum(t in train for t in _texts(tables[name]))):
+        if name in tables and (num_leaked := _num_leaked(tables[name], tables["train"])):
             console.notice(f"{num_leaked:,} of {tables[name].num_rows:,} {name} rows also stand in the train rows")
 
 
-def _texts(table: pa.Table) -> Iterable[tuple]:
-    names = [n for n in ("text", "text_pair") if n in table.column_names]
-    return (row for row in zip(*(table[n].to_pylist() for n in names), strict=True) if any((t or "").strip() for t in row))
+def _num_leaked(held_out: pa.Table, train: pa.Table) -> int:
+    """How many rows have texts, not all of them blank, that a train row has, too."""
+    names = [n for n in ("text", "text_pair") if n in train.column_names]
+    known = _with_texts_of(train, held_out, names)
+    alike = {tuple(row.values()) for row in known.to_pylist()}
+    rows = (tuple(row.values()) for row in _with_texts_of(held_out, known, names).to_pylist())
+    return sum(row in alike and any((text or "").strip() for text in row) for row in rows)
+
+
+def _with_texts_of(table: pa.Table, other: pa.Table, names: list[str]) -> pa.Table:
+    """The texts of those rows of which each text stands in the same column of the other table."""
+    for name in names:
+        table = table.filter(pc.is_in(table[name], value_set=other[name]))
+    return table.select(names)

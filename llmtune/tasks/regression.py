@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import nn
 
@@ -23,10 +24,10 @@ class RegressionTask:
     def describe(self) -> dict[str, Any]:
         return {"type": self.type, "target_mean": self.target_mean, "target_std": self.target_std, **self.inputs.describe()}
 
-    def encode(self, columns: dict[str, Sequence]) -> dict[str, list]:
+    def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
         stored = self.inputs.encode(columns)
         if "label" in columns:
-            stored["target"] = as_numbers(columns, "label")
+            stored["target"] = pa.array(as_numbers(columns, "label"), pa.float64())
         return stored
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:

@@ -1,21 +1,25 @@
 """What the text tasks share: tokenizing rows and padding token ids into tensors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
 
 from llmtune.data import tokenizer as tokenizers
+from llmtune.data.words import WordEncoder, word_encoder
 from llmtune.errors import DataError
 from llmtune.randomness import generator
 from llmtune.tasks.base import Draw
 
 Augmenter = Callable[[str, np.random.Generator], str]
 
+_PART = 1 << 22  # bytes of text that are tokenized at once, if it is more than a row
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -50,6 +54,25 @@ class TextInputs:
             *strategies, max_length=self.max_length, stride=0, pad_to_multiple_of=None, padding_side=None
         )
         return self.tokenizer.backend_tokenizer
+
+    @cached_property
+    def _word_encoder(self) -> WordEncoder | None:
+        return word_encoder(self._backend, num_texts=2 if self.has_pairs else 1)
+
+    def encode_columns(self, texts: pa.Array, pairs: pa.Array | None = None) -> dict[str, pa.Array]:
+        """What `encode` gives, for many rows: lists of int32. Texts are strings, none of them null."""
+        columns = [texts] if pairs is None else [texts, pairs]
+        parts = [self._encode_part([column.slice(start, size) for column in columns]) for start, size in _parts(columns)]
+        return {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
+
+    def _encode_part(self, columns: list[pa.Array]) -> dict[str, pa.Array]:
+        by_word = self._word_encoder.encode(*columns) if self._word_encoder is not None else None
+        if by_word is None:
+            encoded = self.encode(*(column.to_pylist() for column in columns))
+            return {name: pa.array(rows, pa.list_(pa.int32())) for name, rows in encoded.items()}
+        ids, types = by_word
+        ids = pc.if_else(pc.equal(pc.list_value_length(ids), 0), pa.scalar([self.pad_token_id], ids.type), ids)
+        return {"input_ids": ids, "token_type_ids": types} if self.token_types and len(columns) > 1 else {"input_ids": ids}
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, list]:
         """Token ids of each row, cut to max_length; in threads of the tokenizer's, without places in the text."""
@@ -94,24 +117,31 @@ def example_ids(examples: Sequence[dict]) -> torch.Tensor:
     return torch.tensor([e["id"] for e in examples], dtype=torch.int64)
 
 
-def filled(values: Sequence[str | None]) -> list[str]:
+def filled(texts: pa.Array) -> pa.Array:
     """Missing texts as empty ones."""
-    return [v if v is not None else "" for v in values]
+    return pc.fill_null(texts, "")
 
 
-def place(columns: dict[str, Sequence], index: int) -> str:
+def _parts(columns: Sequence[pa.Array]) -> list[tuple[int, int]]:
+    """First row and number of rows of parts that hold about `_PART` bytes, or a longer row."""
+    sizes = sum(pc.binary_length(column).to_numpy() for column in columns)
+    starts = np.flatnonzero(np.diff(np.cumsum(sizes) // _PART, prepend=-1))
+    return list(zip(starts.tolist(), np.diff(starts, append=len(sizes)).tolist(), strict=True))
+
+
+def place(columns: Mapping[str, pa.Array | pa.ChunkedArray], index: int) -> str:
     """`file:line` of a row, for messages."""
     return f"{columns['file'][index]}:{columns['row'][index]}"
 
 
-def as_numbers(columns: dict[str, Sequence], name: str) -> list[float]:
+def as_numbers(columns: Mapping[str, pa.Array | pa.ChunkedArray], name: str) -> list[float]:
     """A column of text as numbers that are finite in float32, too.
 
     Raises:
         DataError: names the first row that holds none.
     """
     numbers = []
-    for i, text in enumerate(columns[name]):
+    for i, text in enumerate(columns[name].to_pylist()):
         try:
             number = float(text)
         except (TypeError, ValueError):

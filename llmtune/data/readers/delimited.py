@@ -7,7 +7,8 @@ from itertools import chain, islice
 import numpy as np
 
 from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted, text_array
-from llmtune.data.readers.stream import MAX_FIELD, text_lines
+from llmtune.data.readers.stream import MAX_FIELD, lines_of, text_blocks, text_lines
+from llmtune.data.readers.well_formed import WellFormed
 from llmtune.errors import DataError
 
 _LIKELY_DELIMITERS = (",", "\t", ";", "|")
@@ -19,32 +20,47 @@ def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
     Raises:
         DataError: a missing column, a row of another width, a quote that is not closed; and see stream.py.
     """
-    rows = _Rows(source)
-    names = source.column_names
+    names, positions = source.column_names, None
+    blocks = text_blocks(source.path, source.name, gzipped=source.gzipped)
+    width = len(names) if names is not None else None
+    well_formed = WellFormed(blocks, delimiter=source.delimiter, quoting=source.quoting, width=width)
+    for block in well_formed:
+        if names is None:
+            names, block = tuple(block.first()), block.after_first()
+        positions = positions or _positions(names, source, wanted)
+        if len(block.lines):
+            yield Chunk({name: block.column(i) for name, i in positions.items()}, block.lines)
+    rows = _Rows(source, lines_of(well_formed.rest(), source.name, first_line=well_formed.line), first_line=well_formed.line)
     if names is None:
         _, header = next(rows.batches(1), (None, [[]]))
         names = tuple(header[0])
         if not names:
             raise DataError("the file holds nothing but blank lines", where=source.name)
     rows.width = len(names)
-    found = wanted.among(names, where=f"{source.name}:1", hint=_hint(names, source))
-    positions = {name: names.index(name) for name in found}
+    positions = positions or _positions(names, source, wanted)
     for numbers, fields in rows.batches(CHUNK_ROWS):
         columns = list(zip(*fields, strict=True))
         arrays = {n: text_array(columns[i], column=n, name=source.name, rows=numbers) for n, i in positions.items()}
         yield Chunk(arrays, np.array(numbers))
 
 
+def _positions(names: tuple[str, ...], source: Source, wanted: Wanted) -> dict[str, int]:
+    """In a row, of the wanted columns."""
+    found = wanted.among(names, where=f"{source.name}:1", hint=_hint(names, source))
+    return {name: names.index(name) for name in found}
+
+
 class _Rows:
     """Rows of fields with the line on which each starts; all as wide as `width`, once that is known."""
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source, lines: Iterator[list[str]], *, first_line: int):
         self.width: int | None = None
         self._source = source
-        self._line = 1  # on which the next row starts
-        lines = chain.from_iterable(text_lines(source.path, source.name, gzipped=source.gzipped))
+        self._skipped = first_line - 1
+        self._line = first_line  # on which the next row starts
         csv.field_size_limit(MAX_FIELD)
         quoting = csv.QUOTE_MINIMAL if source.quoting else csv.QUOTE_NONE
+        lines = chain.from_iterable(lines)
         self._reader = csv.reader(lines, delimiter=source.delimiter, quoting=quoting, strict=True)
 
     def batches(self, size: int) -> Iterator[tuple[list[int], list[list[str]]]]:
@@ -58,7 +74,7 @@ class _Rows:
                             raise self._ragged(row)
                         rows.append(row)
                         numbers.append(self._line)
-                    self._line = reader.line_num + 1
+                    self._line = self._skipped + reader.line_num + 1
             except csv.Error as e:
                 raise self._malformed(str(e)) from None
             if rows:
@@ -76,7 +92,7 @@ class _Rows:
         return DataError(message, where=f"{self._source.name}:{self._line}", remedy=remedy)
 
     def _malformed(self, complaint: str) -> DataError:
-        opened, last = self._quote_opened(), self._reader.line_num
+        opened, last = self._quote_opened(), self._skipped + self._reader.line_num
         remedy = 'write a double quote inside a field twice (""); if quotes are literal text, set data.quoting=false'
         if opened is None:
             message = f"a field is longer than {MAX_FIELD:,} characters" if "limit" in complaint else f"bad row: {complaint}"
@@ -94,7 +110,7 @@ class _Rows:
         if not self._source.quoting:
             return None
         lines = chain.from_iterable(text_lines(self._source.path, self._source.name, gzipped=self._source.gzipped))
-        text = "".join(islice(lines, self._line - 1, self._reader.line_num))
+        text = "".join(islice(lines, self._line - 1, self._skipped + self._reader.line_num))
         at = 0
         while at < len(text):
             if text[at] != '"':

@@ -6,7 +6,7 @@ import io
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -99,15 +99,26 @@ def text_lines(path: Path, name: str, *, gzipped: bool) -> Iterator[list[str]]:
     Raises:
         DataError: see `text_blocks`; also a line that is longer than MAX_FIELD.
     """
-    rest, num_lines = "", 0
-    for block in text_blocks(path, name, gzipped=gzipped):
+    return lines_of(text_blocks(path, name, gzipped=gzipped), name)
+
+
+def lines_of(blocks: Iterable[str], name: str, *, first_line: int = 1) -> Iterator[list[str]]:
+    """The lines of text that comes in blocks, see `text_lines`.
+
+    Args:
+        blocks: none of them empty.
+        name: of the file, for messages.
+        first_line: of the file, with which the text begins.
+    """
+    rest, line = "", first_line
+    for block in blocks:
         lines = io.StringIO(rest + block, newline="").readlines()
         rest = "" if lines[-1].endswith("\n") else lines.pop()  # "\r" may be half of "\r\n"
         if lines:
-            _check_length(lines[0], f"{name}:{num_lines + 1}")  # the others are shorter than a block
-            num_lines += len(lines)
+            _check_length(lines[0], f"{name}:{line}")  # the others are shorter than a block
+            line += len(lines)
             yield lines
-        _check_length(rest, f"{name}:{num_lines + 1}")
+        _check_length(rest, f"{name}:{line}")
     if rest:
         yield [rest]
 

@@ -1,6 +1,7 @@
 """Next tokens and masks: what is predicted, how often, and that padding and batches do not matter."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -37,7 +38,11 @@ def masked(mask_probability=0.15, pad_token_id=0) -> MaskedLmTask:
 
 
 def blocks_of(task, chunks) -> list[list[int]]:
-    return [ids.tolist() for stored in task.encode_stream([{"text": chunk} for chunk in chunks]) for ids in stored["input_ids"]]
+    return [ids for stored in task.encode_stream(columns(chunks)) for ids in stored["input_ids"].to_pylist()]
+
+
+def columns(chunks) -> list[dict[str, pa.Array]]:
+    return [{"text": pa.array(chunk, pa.string())} for chunk in chunks]
 
 
 def examples(rows) -> list[dict]:
@@ -82,7 +87,7 @@ def test_the_end_of_text_is_learned_though_it_pads():
 
 def test_a_lone_row_is_cut_to_one_block():
     task = causal(max_length=4)
-    assert task.encode({"text": ["abcdefgh", None]})["input_ids"] == [[10, 11, 12, 13, 14], [0]]
+    assert task.encode({"text": pa.array(["abcdefgh", None])})["input_ids"].to_pylist() == [[10, 11, 12, 13, 14], [0]]
 
 
 @pytest.mark.parametrize("make", [causal, masked])
@@ -246,7 +251,7 @@ def test_isolated_rows_are_as_if_each_stood_alone(name, attention):
     """Loss and gradients of packed rows are the sums over the rows one by one, those included that a block cuts in two."""
     task = causal(max_length=11, isolate_documents=True)
     texts = ["abcab", "b", "cabcabca", "abc", "bcabcabcabcab", "ca"]
-    stored = _joined(task.encode_stream([{"text": texts}]))
+    stored = _joined(task.encode_stream(columns([texts])))
     packed = [{"id": i, "input_ids": ids, "position_ids": at} for i, (ids, at) in enumerate(zip(*stored.values(), strict=True))]
     model = tiny.model(name, "causal_lm", attn_implementation=attention)
     together = task.collate(packed, Draw(0, 0))
@@ -278,7 +283,7 @@ def _joined(chunks) -> dict[str, list]:
     joined: dict[str, list] = {}
     for chunk in chunks:
         for name, values in chunk.items():
-            joined.setdefault(name, []).extend(values)
+            joined.setdefault(name, []).extend(np.array(row) for row in values.to_pylist())
     return joined
 
 
@@ -294,7 +299,7 @@ def _parts(packed: list[dict]) -> list[np.ndarray]:
 @given(chunks=CHUNKS, max_length=st.integers(2, 7))
 def test_isolation_changes_no_token_and_spares_first_ones(chunks, max_length):
     plain, apart = causal(max_length), causal(max_length, isolate_documents=True)
-    stored = _joined(apart.encode_stream([{"text": chunk} for chunk in chunks]))
+    stored = _joined(apart.encode_stream(columns(chunks)))
     blocks = stored.get("input_ids", [])
     assert [ids.tolist() for ids in blocks] == blocks_of(plain, chunks)
     num_first = 0

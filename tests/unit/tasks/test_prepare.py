@@ -392,4 +392,4 @@ def test_another_file_is_encoded_for_a_task(prepared_rows, files):
     task = task_of(prepared_rows({"a.csv": film_rows()}))
     table = load_rows(files({"new.csv": csv(["a good film,1.0"])}, train_file="new.csv"), need_label=True, seed=0)["train"]
     (chunk,) = encode_rows(task, table)
-    assert chunk["label"] == [1] and chunk["text"] == ["a good film"]
+    assert chunk["label"].to_pylist() == [1] and chunk["text"].to_pylist() == ["a good film"]

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -102,19 +103,21 @@ def test_rows_without_targets_are_scored(name, request, fixed):
 
 
 def test_labels_are_encoded_by_name(classification):
-    columns = {"features": [[1.0, 2.0]] * 3, "label": ["c", "a", "c"], "file": ["f.csv"] * 3, "row": [2, 3, 4]}
-    assert classification.encode(columns) == {"features": columns["features"], "label": [2, 0, 2]}
+    given = {"features": [[1.0, 2.0]] * 3, "label": ["c", "a", "c"], "file": ["f.csv"] * 3, "row": [2, 3, 4]}
+    columns = {name: pa.array(values) for name, values in given.items()}
+    assert classification.encode(columns) == {"features": columns["features"], "label": pa.array([2, 0, 2])}
     assert "label" not in classification.encode({"features": columns["features"]})
     for label, words in (("d", "'d' does not occur"), (None, "is empty"), ("", "is empty"), (" a", "' a'")):
         with pytest.raises(DataError, match=words) as caught:
-            classification.encode({**columns, "label": ["a", label, "b"]})
+            classification.encode({**columns, "label": pa.array(["a", label, "b"])})
         assert caught.value.where == "f.csv:3" and "a, b, c" in caught.value.remedy
 
 
 def test_many_labels_are_not_all_told(numbers):
     task = ClassificationTask(numbers, label_names=[f"name-{i}" for i in range(500)])
     with pytest.raises(DataError) as caught:
-        task.encode({"features": [[0.0, 0.0]], "label": ["x" * 10_000], "file": ["f"], "row": [1]})
+        columns = {"features": [[0.0, 0.0]], "label": ["x" * 10_000], "file": ["f"], "row": [1]}
+        task.encode({name: pa.array(values) for name, values in columns.items()})
     assert len(str(caught.value)) < 500 and "name-9, ..." in caught.value.remedy
 
 

@@ -1,6 +1,7 @@
 """Padding, and augmentation keyed by seed, epoch and row alone."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -93,9 +94,10 @@ def test_an_augmented_text_is_cut(augmented):
 
 
 def test_numbers_of_text():
-    columns = {"label": ["1", " 2.5 ", "-1e3"], "file": ["f"] * 3, "row": [1, 2, 3]}
+    given = {"label": ["1", " 2.5 ", "-1e3"], "file": ["f"] * 3, "row": [1, 2, 3]}
+    columns = {name: pa.array(values) for name, values in given.items()}
     assert as_numbers(columns, "label") == [1.0, 2.5, -1000.0]
     for bad in (None, "", "one", "nan", "inf", "1e39"):
         with pytest.raises(DataError) as caught:
-            as_numbers({**columns, "label": ["1", bad, "x"]}, "label")
+            as_numbers({**columns, "label": pa.array(["1", bad, "x"])}, "label")
         assert caught.value.where == "f:2"
