@@ -7,12 +7,14 @@ import sys
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a ctrl-C during the imports shows no traceback
 
-from llmtune import cli, interrupts
+from llmtune import cli, interrupts, startup
 
 
 def main() -> int:
     with interrupts.heeded():
-        return cli.main()
+        code = cli.main()
+        startup.end_now_if_in_vain(code)
+        return code
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from llmtune import __version__, interrupts
+from llmtune import __version__, interrupts, startup
 from llmtune.errors import DivergedError, Interrupted, LlmtuneError, UsageError
 
 
@@ -53,6 +53,7 @@ FLAGS = {
     "--version": "the version",
 }
 _SHORT = {"-h": "--help", "-m": "--multirun"}
+_TRAINED = ("run", "plan", "train", "evaluate", "finetune", "export", "predict")  # cannot do without torch
 _PRINTING = ("list", "show", "schema", "completion", "predict")  # their output is all they do
 
 
@@ -124,7 +125,11 @@ def _dispatch(argv: list[str]) -> int:
     args, options = parse(name, rest)
     if options.multirun:
         return import_module("llmtune.commands.sweep").run(name, args, options)
-    return import_module(f"llmtune.commands.{VERBS[name].module}").run(args, options)
+    if name in _TRAINED:
+        startup.load_torch_ahead()
+    with startup.importing():
+        module = import_module(f"llmtune.commands.{VERBS[name].module}")
+    return module.run(args, options)
 
 
 def parse(name: str, rest: list[str]) -> tuple[list[str], Options]:

@@ -11,7 +11,7 @@ NAMES = [str(file.relative_to(ROOT)) for file in FILES]
 
 # Rooms on one floor do not import each other, but for those named below.
 FLOORS = [
-    {"__init__", "errors", "randomness", "console", "paths", "files", "failures", "interrupts", "demo"},
+    {"__init__", "errors", "randomness", "console", "paths", "files", "failures", "interrupts", "startup", "demo"},
     {"config"},
     {"data", "models"},
     {"tasks", "tuning", "objectives"},

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmtune import console
+from llmtune import console, startup
 from llmtune.config.compose import compose
 
 if TYPE_CHECKING:
@@ -20,12 +20,13 @@ def run(args: list[str], options: "Options") -> int:
 
 def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
     """Score and write; returns the metrics and the folder with metrics.json, predictions.jsonl and report.html."""
-    from llmtune.commands import rows, runs
-    from llmtune.errors import DataError
-    from llmtune.evaluation.evaluate import evaluate
-    from llmtune.evaluation.writing import write_evaluation
-    from llmtune.training import precision, run_dir
-    from llmtune.training.restore import restore
+    with startup.importing():
+        from llmtune.commands import rows, runs
+        from llmtune.errors import DataError
+        from llmtune.evaluation.evaluate import evaluate
+        from llmtune.evaluation.writing import write_evaluation
+        from llmtune.training import precision, run_dir
+        from llmtune.training.restore import restore
 
     directory = runs.run_of(config.run)
     trained = runs.stage_config(directory)

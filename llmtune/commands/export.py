@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmtune import console
+from llmtune import console, startup
 from llmtune.config.compose import compose
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     Raises:
         ModelError: an export does not give what the checkpoint gives; it is not kept.
     """
-    from llmtune.commands import rows, runs
-    from llmtune.errors import DataError
-    from llmtune.export import Bundle, parity, registry
-    from llmtune.files import make_folder, remove_leftovers, sync, write_json
-    from llmtune.tasks.base import Draw
-    from llmtune.training import manifest, precision
-    from llmtune.training.restore import restore
+    with startup.importing():
+        from llmtune.commands import rows, runs
+        from llmtune.errors import DataError
+        from llmtune.export import Bundle, parity, registry
+        from llmtune.files import make_folder, remove_leftovers, sync, write_json
+        from llmtune.tasks.base import Draw
+        from llmtune.training import manifest, precision
+        from llmtune.training.restore import restore
 
     registry.require(config.export)
     precision.set_up(config.hardware, exact=True)

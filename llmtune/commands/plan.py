@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmtune import console
+from llmtune import console, startup
 from llmtune.config.compose import compose
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ def run(args: list[str], options: "Options") -> int:
     composed = compose("plan", args, config_dir=options.config_dir)
     for text in composed.notices:
         console.notice(text)
-    from llmtune.commands import stage
+    with startup.importing():
+        from llmtune.commands import stage
 
     with tempfile.TemporaryDirectory(prefix=".tmp-plan-", dir=_existing(Path(composed.config.output_dir))) as folder:
         found, remedies = stage.forecast_stage(composed.config, composed.tree, Path(folder))

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from llmtune import startup
 from llmtune.config.compose import compose
 from llmtune.errors import DataError
 from llmtune.files import replacing
@@ -21,9 +22,10 @@ TABLE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 
 def run(args: list[str], options: "Options") -> int:
     config = compose("predict", args, config_dir=options.config_dir).config
-    from llmtune.evaluation.predicting import predict
-    from llmtune.training import precision
-    from llmtune.training.restore import restore
+    with startup.importing():
+        from llmtune.evaluation.predicting import predict
+        from llmtune.training import precision
+        from llmtune.training.restore import restore
 
     precision.set_up(config.hardware, exact=True)
     restored = restore(config.run, which=config.checkpoint)

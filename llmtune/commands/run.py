@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmtune import console
+from llmtune import console, startup
 from llmtune.config.compose import Composed, compose
 from llmtune.config.schema import EvaluateConfig, ExportVerbConfig, StageConfig
 
@@ -18,7 +18,9 @@ def run(args: list[str], options: "Options") -> int:
     composed = compose("run", args, config_dir=options.config_dir)
     for text in composed.notices:
         console.notice(text)
-    from llmtune.training.distributed import Ranks
+    with startup.importing():
+        import llmtune.commands.stage  # noqa: F401  which imports all the large ones
+        from llmtune.training.distributed import Ranks
 
     with Ranks(composed.config.hardware) as ranks:
         _run(composed, ranks)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from llmtune import console
+from llmtune import console, startup
 from llmtune.config.compose import compose
 
 if TYPE_CHECKING:
@@ -10,11 +10,12 @@ if TYPE_CHECKING:
 
 
 def run(args: list[str], options: "Options", *, verb: str = "train") -> int:
-    composed = compose(verb, args, config_dir=options.config_dir)
-    for text in composed.notices:
-        console.notice(text)
-    from llmtune.commands import runs, stage  # torch from here on
-    from llmtune.training.distributed import Ranks
+    with startup.importing():
+        composed = compose(verb, args, config_dir=options.config_dir)
+        for text in composed.notices:
+            console.notice(text)
+        from llmtune.commands import runs, stage  # torch from here on
+        from llmtune.training.distributed import Ranks
 
     with Ranks(composed.config.hardware) as ranks:
         result, directory = stage.train_stage(

@@ -4,6 +4,8 @@ import errno
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -266,6 +268,21 @@ def test_rows_are_what_was_written(tmp_path_factory, chunks, data):
     indices = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10))
     assert [plain(row) for row in split.rows(indices)] == [rows[i] for i in indices]
     assert split.lengths.tolist() == [len(row["input_ids"]) for row in rows] and split.lengths.dtype == np.int32
+
+
+def test_tokens_of_all_rows_without_pandas(tmp_path):
+    """Whose import would take longer than all else that training does with the rows before its first step."""
+    empty = {name: [] for name in ROWS[0]}
+    split = split_of(tmp_path, [columns(ROWS[:2]), empty, columns(ROWS[2:])])
+    pieces = list(split.tokens())
+    assert np.concatenate(pieces).tolist() == [1, 2, 3, 70_000, 4, 5]
+    assert all(piece.dtype == np.int32 and not piece.flags.writeable for piece in pieces)
+    code = f"""
+import sys
+from llmtune.data.prepared import Split
+assert len(list(Split({str(tmp_path / "train.arrow")!r}).tokens())) == {len(pieces)}
+sys.exit("pandas" in sys.modules)"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
 
 
 def test_chunks_without_rows_are_nothing(tmp_path):
