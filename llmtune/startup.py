@@ -31,8 +31,9 @@ def importing() -> Iterator[None]:
 
 
 def load_torch_ahead() -> None:
-    """Begin to load the shared libraries of torch in a thread; Python imports nothing yet. Linux with several cores only.
+    """Begin to load the shared libraries of torch in a thread; Python imports nothing yet.
 
+    On Linux with several cores, for a torch without GPU libraries.
     `import torch` finds them there, or waits for them. What goes wrong here goes wrong there again, and is told there.
     """
     global _loading
@@ -55,6 +56,10 @@ def _load_torch() -> None:
     from importlib.util import find_spec
 
     with contextlib.suppress(Exception):
-        library = Path(find_spec("torch").origin).parent / "lib" / "libtorch_python.so"
+        folder = Path(find_spec("torch").origin).parent / "lib"
+        if any((folder / f"libtorch_{kind}.so").exists() for kind in ("cuda", "hip", "xpu")):
+            return  # torch looks for their companions itself, in an order of its own
         # As a foreign function it lets other threads run; ctypes.CDLL(library) would not.
-        ctypes.CDLL(None).dlopen(os.fsencode(library), os.RTLD_NOW | os.RTLD_LOCAL)
+        dlopen = ctypes.CDLL(None).dlopen
+        dlopen(os.fsencode(folder / "libtorch_global_deps.so"), os.RTLD_NOW | os.RTLD_GLOBAL)  # first, as torch does
+        dlopen(os.fsencode(folder / "libtorch_python.so"), os.RTLD_NOW | os.RTLD_LOCAL)

@@ -73,6 +73,7 @@ def environment(cache: Path, name: str, packages: Sequence[str], *, alone: Seque
 def work_folder(threads: int | None) -> Iterator[Path]:
     """A folder that goes away, with llmtune's cache in it; every process started from here works offline."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # of a container; a user's modules are compiled once
     if threads:
         os.environ |= {"OMP_NUM_THREADS": str(threads), "TF_NUM_INTRAOP_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as name:
