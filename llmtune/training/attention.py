@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llmtune.training import dropout as dropouts
 
@@ -49,7 +49,9 @@ def attend(
         is_causal = getattr(module, "is_causal", True)
     num_queries, num_keys = query.shape[2], key.shape[2]
     is_causal = is_causal and num_queries > 1 and attention_mask is None
-    is_faster = dropout > 0 or (query.dtype == torch.bfloat16 and num_queries * num_keys <= MOST_SCORES)
+    # Rotated queries and keys are float32 under autocast, which torch's kernel would convert.
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    is_faster = dropout > 0 or (dtype == torch.bfloat16 and num_queries * num_keys <= MOST_SCORES)
     is_known = all(kwargs.get(name) is None for name in NOT_HERE) and not (is_causal and num_queries != num_keys)
     if query.device.type != "cpu" or not is_faster or not is_known:
         return sdpa_attention_forward(
@@ -57,10 +59,9 @@ def attend(
         )
     if is_causal:
         attention_mask = torch.ones(num_queries, num_keys, dtype=torch.bool).tril()
-    if query.shape[1] != key.shape[1]:
-        key, value = (repeat_kv(part, query.shape[1] // key.shape[1]) for part in (key, value))
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
+    query, key, value = (part.to(dtype) for part in (query, key, value))
     with torch.autocast("cpu", enabled=False):
         return _Attention.apply(query, key, value, attention_mask, scaling, dropout), None
 
@@ -70,8 +71,9 @@ class _Attention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float
     ) -> Tensor:
-        shape, dtype = query.shape, query.dtype
-        query, key, value = (part.reshape(-1, *part.shape[2:]) for part in (query, key, value))  # [BH, L or S, D]
+        shape, dtype, num_shared = query.shape, query.dtype, key.shape[1]
+        # Neighbouring heads may share keys and values: then they are one head of more queries. [BH / n, nL or S, D]
+        query, key, value = (part.reshape(len(part) * num_shared, -1, part.shape[-1]) for part in (query, key, value))
         scores = torch.bmm(query, key.mT).float().view(*shape[:3], -1).mul_(scaling)
         if mask is not None and mask.dtype == torch.bool:
             scores.masked_fill_(~mask, torch.finfo(torch.float32).min)
@@ -79,22 +81,22 @@ class _Attention(torch.autograd.Function):
             scores += mask
         weights = torch.softmax(scores, -1)
         keep = dropouts.mask(weights.shape, dropout, torch.float32) if dropout else None
-        dropped = (weights if keep is None else weights * keep).to(dtype).flatten(0, 1)
+        dropped = (weights if keep is None else weights * keep).to(dtype).view(*query.shape[:2], -1)
         ctx.save_for_backward(query, key, value, weights, keep, dropped)
-        ctx.shape, ctx.scaling = shape, scaling
+        ctx.shape, ctx.num_shared, ctx.scaling = shape, num_shared, scaling
         return torch.bmm(dropped, value).view(shape).transpose(1, 2).contiguous()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, weights, keep, dropped = ctx.saved_tensors
-        batch, heads = ctx.shape[:2]
         grad = grad.transpose(1, 2).reshape(query.shape)
         grad_value = torch.bmm(dropped.mT, grad)
         grad_weights = torch.bmm(grad, value.mT).float().view(weights.shape)
         if keep is not None:
             grad_weights *= keep
         grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, torch.float32).mul_(ctx.scaling)
-        grad_scores = grad_scores.to(query.dtype).flatten(0, 1)
-        grads = torch.bmm(grad_scores, key), torch.bmm(grad_scores.mT, query), grad_value
-        return *(g.unflatten(0, (batch, heads)) for g in grads), None, None, None
+        grad_scores = grad_scores.to(query.dtype).view(dropped.shape)
+        grad_query = torch.bmm(grad_scores, key).view(ctx.shape)
+        grad_key = torch.bmm(grad_scores.mT, query)
+        return grad_query, *(g.unflatten(0, (-1, ctx.num_shared)) for g in (grad_key, grad_value)), None, None, None
