@@ -74,15 +74,16 @@ class _Attention(torch.autograd.Function):
         shape, dtype, num_shared = query.shape, query.dtype, key.shape[1]
         # Neighbouring heads may share keys and values: then they are one head of more queries. [BH / n, nL or S, D]
         query, key, value = (part.reshape(len(part) * num_shared, -1, part.shape[-1]) for part in (query, key, value))
-        scores = torch.bmm(query, key.mT).float().view(*shape[:3], -1).mul_(scaling)
-        if mask is not None and mask.dtype == torch.bool:
-            scores.masked_fill_(~mask, torch.finfo(torch.float32).min)
-        elif mask is not None:
-            scores += mask
+        scores = torch.bmm(query, key.mT).float().view(*shape[:3], -1)
+        if mask is not None and mask.dtype == torch.bool:  # adding is several times faster than filling
+            mask = torch.zeros(mask.shape).masked_fill_(~mask, torch.finfo(torch.float32).min)
+        scores = scores.mul_(scaling) if mask is None else torch.add(mask, scores, alpha=scaling)
         weights = torch.softmax(scores, -1)
+        del scores
         keep = dropouts.mask(weights.shape, dropout, torch.float32) if dropout else None
         dropped = (weights if keep is None else weights * keep).to(dtype).view(*query.shape[:2], -1)
-        ctx.save_for_backward(query, key, value, weights, keep, dropped)
+        # Without dropout the weights are read in `dtype`: their gradient is rounded to it in any case.
+        ctx.save_for_backward(query, key, value, None if keep is None else weights, keep, dropped)
         ctx.shape, ctx.num_shared, ctx.scaling = shape, num_shared, scaling
         return torch.bmm(dropped, value).view(shape).transpose(1, 2).contiguous()
 
@@ -92,8 +93,10 @@ class _Attention(torch.autograd.Function):
         query, key, value, weights, keep, dropped = ctx.saved_tensors
         grad = grad.transpose(1, 2).reshape(query.shape)
         grad_value = torch.bmm(dropped.mT, grad)
-        grad_weights = torch.bmm(grad, value.mT).float().view(weights.shape)
-        if keep is not None:
+        grad_weights = torch.bmm(grad, value.mT).float().view(*ctx.shape[:3], -1)
+        if keep is None:
+            weights = dropped.float().view(grad_weights.shape)
+        else:
             grad_weights *= keep
         grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, torch.float32).mul_(ctx.scaling)
         grad_scores = grad_scores.to(query.dtype).view(dropped.shape)
