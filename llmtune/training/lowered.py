@@ -48,6 +48,9 @@ class Lowered:
         for module in found:
             self._low.append((module, _frozen(module.weight.bfloat16())))
             module.weight = self._low[-1][1]
+        for parameter in model.parameters():
+            if _is_frozen_float32(parameter):  # or the whole file that it was read from would stay mapped for its sake
+                parameter.data = parameter.data.clone()
         cpu.give_back_freed_memory()
 
     @contextlib.contextmanager
