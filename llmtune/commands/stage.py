@@ -27,10 +27,11 @@ from llmtune.randomness import draw_key
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
-from llmtune.training import live_rows, precision, run_dir
+from llmtune.training import live_rows, low_rank, precision, run_dir
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
+from llmtune.training.lowered import Lowered
 from llmtune.training.manifest import read_json
 from llmtune.training.precision import Compute
 from llmtune.training.restore import build_base, frozen_digest
@@ -82,7 +83,11 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
             batches = evaluation_batches(split.lengths, config.evaluation.batch_size)
             scoring = precision.choose(config.hardware, precision=config.evaluation.precision, is_transformer=is_transformer)
             how = {"compute": scoring, "seed": config.seed}
-            score = lambda batch: next(score_batches(model, trainer.task, split, [batch], **how))  # noqa: E731
+
+            def score(batch: Any) -> None:
+                with trainer.whole():
+                    next(score_batches(model, trainer.task, split, [batch], **how))
+
         found = forecast(trainer, scratch, score=score, batches=batches)
         return found, remedies(found, trainer, is_transformer=is_transformer)
 
@@ -133,12 +138,18 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         live_rows.install(model, ready.splits["train"], pad_token_id=task.describe().get("pad_token_id"))
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type == "full" else frozen_digest(model)
+    evaluate_now = _validation(config, ready, model, task, ranks)
+    whole = contextlib.nullcontext
+    if frozen is not None and compute.device.type == "cpu" and not config.hardware.compile:
+        low_rank.install(model)
+        if compute.precision == "bf16":
+            whole = Lowered(model, keep_in=run if evaluate_now is not None else None).whole
     return Trainer(
         run=run,
         model=model,
         task=task,
         split=ready.splits["train"],
-        evaluate=_validation(config, ready, model, task, ranks),
+        evaluate=evaluate_now,
         best_metric=best_metric,
         higher_is_better=METRICS[config.task.type][best_metric],
         make_state=_state_maker(config, ready, model, frozen),
@@ -151,6 +162,7 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         seed=config.seed,
         num_workers=config.hardware.num_workers,
         compiled=torch.compile(model, dynamic=True) if config.hardware.compile else None,
+        whole=whole,
     )
 
 

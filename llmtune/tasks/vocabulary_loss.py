@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 IGNORED = -100  # target of a position that is not predicted
-CHUNK = 1 << 24  # logits at a time
+CHUNK = 1 << 23  # logits at a time
 # Between their hidden states and their logits lies the output layer and nothing else.
 PLAIN_HEADS = {"gpt2", "gpt_neox", "llama", "mistral", "opt", "phi", "qwen2", "qwen3", "smollm3"}
 
@@ -94,10 +94,11 @@ class _ChunkedLoss(torch.autograd.Function):
                 logits_CV = (hidden_CH @ weight.T).float()
                 if bias_V is not None:
                     logits_CV += bias_V.float()
-                log_sums_C1 = logits_CV.logsumexp(-1, keepdim=True)
-                total += (log_sums_C1 - logits_CV.gather(1, labels_C1)).sum()
-                grads_CV = logits_CV.sub_(log_sums_C1).exp_()
-                grads_CV.scatter_add_(1, labels_C1, torch.full_like(log_sums_C1, -1.0))
+                log_shares_CV = torch.log_softmax(logits_CV, -1)
+                del logits_CV  # as large as all that is kept here
+                total -= log_shares_CV.gather(1, labels_C1).sum()
+                grads_CV = log_shares_CV.exp_()
+                grads_CV.scatter_add_(1, labels_C1, grads_CV.new_full(labels_C1.shape, -1.0))
                 if grad_V is not None:
                     grad_V += grads_CV.sum(0)
                 grads_CV = grads_CV.to(dtype)

@@ -31,14 +31,20 @@ def dropout(input: Tensor, p: float, train: bool) -> Tensor:
 
 def mask(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
     """Zeros with probability p, and 1 / (1 - p) elsewhere."""
+    kept, factor = zeros_and_ones(shape, p, dtype)
+    return kept.mul_(factor)
+
+
+def zeros_and_ones(shape: Sequence[int], p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
+    """Zeros with probability p and ones elsewhere, and 1 / (1 - p), or 1 where all are zeros."""
     dropped, num_elements = round(p * LEVELS), torch.Size(shape).numel()
     if dropped == LEVELS:
-        return torch.zeros(shape, dtype=dtype)
+        return torch.zeros(shape, dtype=dtype), 1.0
     bits = torch.empty((num_elements + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
     draws = bits.view(torch.int16)[:num_elements].view(shape)
     # Comparing into the wanted type is several times faster than converting booleans.
     kept = torch.ge(draws, dropped - LEVELS // 2, out=torch.empty(shape, dtype=dtype))
-    return kept.mul_(LEVELS / (LEVELS - dropped))
+    return kept, LEVELS / (LEVELS - dropped)
 
 
 class _Dropout(torch.autograd.Function):

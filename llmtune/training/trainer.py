@@ -48,6 +48,7 @@ class Trainer:
         fingerprint: must be equal for a resume.
         num_workers: processes that collate.
         compiled: the model as the loop calls it, or None to call it as it is.
+        whole: within it, weights that training holds in fewer bits are what they were.
     """
 
     run: Path
@@ -67,6 +68,7 @@ class Trainer:
     seed: int
     num_workers: int
     compiled: nn.Module | None = None
+    whole: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     _drifted: dict[str, list[Any]] = field(default_factory=dict)
     _num_micro_batches: int = 1
     _seconds: float = 0.0
@@ -249,7 +251,8 @@ class Trainer:
 
     def _evaluate(self, step: int, stop: StopRequest) -> None:
         self.saver.settle()
-        metrics = self.evaluate(stop)
+        with self.whole():
+            metrics = self.evaluate(stop)
         if metrics is None:
             return
         self.log.write("evaluation", step=step, epoch=self.plan.epochs_done(step)[0], split="validation", metrics=metrics)
