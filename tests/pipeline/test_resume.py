@@ -11,8 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
 
 from llmtune.training import manifest
+from tests import tiny
 from tests.conftest import ROOT
 from tests.pipeline.conftest import SMALL, Folder, complete, read, read_lines, sentences, sha256, step_losses, write_rows
 
@@ -23,7 +28,17 @@ RUNS = {
     "gpt": [*SMALL["gpt"], "task=causal_lm", "data.label_column=null", "tokenizer.max_length=12", "training.save_every=7"]
     + ["training.epochs=6", "training.gradient_accumulation_steps=2"],
     "live_rows": [*SMALL["bert"], "training.save_every=7", "training.epochs=4"],  # pieces of words that no row holds
+    "lora": [
+        "model=gpt",
+        "model.pretrained=llama",
+        "tuning=lora",
+        "tuning.dropout=0.2",
+        "task=causal_lm",
+        "data.label_column=null",
+    ]
+    + ["tokenizer.max_length=12", "hardware.precision=bf16", "training.save_every=7", "training.epochs=6"],
 }
+ON_CPU = ["hardware=cpu", "hardware.num_threads=1"]
 TIMED = ("train_seconds", "tokens_per_second", "padding_share", "wait_share", "peak_memory")
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
 
@@ -33,11 +48,28 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A folder in which every run of the table has run to its end."""
     folder = Folder(tmp_path_factory.mktemp("whole"))
     write_rows(folder / "reviews.csv", sentences(300))
-    for name, args in RUNS.items():
-        folder.ok(
-            "train", *args, *COMMON, f"run_name={name}", "hardware=cpu", "hardware.precision=fp32", "hardware.num_threads=1"
-        )
+    save_llama(folder / "llama")
+    for name in RUNS:
+        folder.ok(*command(name))
     return folder
+
+
+def command(name: str) -> list[str]:
+    """Of a run of the table; float32 unless it says otherwise."""
+    return ["train", *ON_CPU, "hardware.precision=fp32", *COMMON, f"run_name={name}", *RUNS[name]]
+
+
+def save_llama(directory: Path) -> None:
+    """A tiny model with a tokenizer of words."""
+    words = {
+        word: i for i, word in enumerate(["[PAD]", "[UNK]", *sorted({w for r in sentences(300) for w in r["text"].split()})])
+    }
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "eos_token": "[UNK]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(directory)
+    torch.manual_seed(0)
+    tiny.save(tiny.model("llama", "causal_lm", vocab_size=len(words)), directory)
 
 
 def start(folder: Folder, *args: str) -> subprocess.Popen:
@@ -66,7 +98,9 @@ def assert_equal_ends(one: Path, other: Path) -> None:
     for link in ("best", "latest"):
         ours, theirs = ((run / "checkpoints" / link).resolve() for run in (one, other))
         assert ours.name == theirs.name
-        for file in ("model.safetensors", "optimizer.safetensors", "trainer.json"):
+        files = [file.name for file in sorted(theirs.glob("*.safetensors"))]
+        assert files in (["model.safetensors", "optimizer.safetensors"], ["learned.safetensors", "optimizer.safetensors"])
+        for file in (*files, "trainer.json"):
             assert sha256(ours / file) == sha256(theirs / file), f"{link}/{file}"
 
 
@@ -78,20 +112,14 @@ def assert_equal_ends(one: Path, other: Path) -> None:
         ("bert", signal.SIGKILL),
         ("gpt", signal.SIGINT),
         ("live_rows", signal.SIGKILL),
+        ("lora", signal.SIGKILL),
         *(pytest.param(name, sent, marks=pytest.mark.slow) for name in RUNS for sent in CODES),
     ],
 )
 def test_the_same_command_goes_on(uninterrupted: Folder, folder: Folder, name: str, sent: signal.Signals):
     shutil.copy(uninterrupted / "reviews.csv", folder / "reviews.csv")
-    args = [
-        "train",
-        *RUNS[name],
-        *COMMON,
-        f"run_name={name}",
-        "hardware=cpu",
-        "hardware.precision=fp32",
-        "hardware.num_threads=1",
-    ]
+    shutil.copytree(uninterrupted / "llama", folder / "llama")
+    args = command(name)
     process = start(folder, *args)
     wait_for_step(folder, name, 40, process)
     process.send_signal(sent)
