@@ -223,7 +223,8 @@ def compare(results: dict[str, list[Result]], columns: dict[str, tuple[str, str]
         smaller: whether less of it is better.
     """
     ours, *others = results
-    best = (min if smaller else max)(others, key=lambda name: median(results[name], by))
+    peers = [name for name in others if not name.startswith(ours)]  # or it is llmtune with another setting
+    best = (min if smaller else max)(peers, key=lambda name: median(results[name], by))
     rows = []
     for name, mine in results.items():
         ratio = median(results[ours], by) / median(mine, by)

