@@ -4,7 +4,7 @@ Of the last layer, the other tokens' keys and values are needed, and nothing els
 the same function with a smaller cost: of a model with six layers a seventh of the work.
 """
 
-from types import MethodType
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,10 +28,16 @@ def install(model: PreTrainedModel) -> None:
     if not isinstance(layers, nn.ModuleList) or not len(layers):
         return
     last = layers[-1]
-    vars(last).pop("forward", None)
+    last.__class__ = getattr(last, "whole_class", type(last))
     is_masked_so = model.config._attn_implementation in KERNELS
     if type(model).__name__ in CLASSES and is_masked_so and not model.config.is_decoder:
-        last.forward = MethodType(_forward, last)
+        last.__class__ = _narrowed(type(last))
+
+
+@cache
+def _narrowed(layer_class: type[nn.Module]) -> type[nn.Module]:
+    """A subclass, for transformers wraps the forward of each class of layers, so that activations can be computed twice."""
+    return type(f"FirstToken{layer_class.__name__}", (layer_class,), {"forward": _forward, "whole_class": layer_class})
 
 
 def _forward(layer: Any, hidden_states: Tensor, attention_mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:

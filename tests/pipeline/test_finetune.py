@@ -144,8 +144,9 @@ def plain_bert(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("way", ["finetune", "pretrained"])
 def test_a_plain_directory_gets_a_head(plain_bert: Path, reviews: Folder, way: str):
     start = ["finetune", "plain"] if way == "finetune" else ["train", "model=bert", "model.pretrained=plain"]
+    lr = [*LR, "optimizer.lr=.003"]
     told = reviews.ok(
-        *start, *LR, "data.train_file=reviews.csv", "training.epochs=8", "training.batch_size=16", "run_name=headed"
+        *start, *lr, "data.train_file=reviews.csv", "training.epochs=8", "training.batch_size=16", "run_name=headed"
     )
     assert "new weights" in told.err and "classifier" in told.err
     run = reviews.latest("headed")
