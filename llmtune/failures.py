@@ -9,6 +9,20 @@ from llmtune.errors import LlmtuneError, ResourceError
 # module -> the extra that brings it
 EXTRAS = {"peft": "lora", "onnx": "onnx", "onnxruntime": "onnx", "matplotlib": "plots"}
 
+# What helps where the system refuses.
+REMEDIES = {
+    errno.ENOSPC: "make room on the disk, or choose another one with output_dir=...",
+    errno.EDQUOT: "make room below your quota, or choose another disk with output_dir=...",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EACCES: "check the permissions, or choose another folder",
+    errno.EPERM: "check the permissions, or choose another folder",
+    errno.EROFS: "choose a folder that can be written to, such as output_dir=...",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "free memory, or use a smaller training.batch_size",
+    errno.EIO: "the disk or network drive may be failing: check the system's log",
+}
+
 
 def as_llmtune_error(error: BaseException) -> LlmtuneError | None:
     """The error to show, or None for a bug of ours."""
@@ -63,24 +77,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _os_error(error: OSError) -> ResourceError | None:
-    remedies = {
-        errno.ENOSPC: "make room on the disk, or choose another one with output_dir=...",
-        errno.EDQUOT: "make room below your quota, or choose another disk with output_dir=...",
-        errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-        errno.EACCES: "check the permissions, or choose another folder",
-        errno.EPERM: "check the permissions, or choose another folder",
-        errno.EROFS: "choose a folder that can be written to, such as output_dir=...",
-        errno.EMFILE: "raise the limit on open files (ulimit -n)",
-        errno.ENFILE: "too many files are open on this machine",
-        errno.ENOMEM: "free memory, or use a smaller training.batch_size",
-        errno.EIO: "the disk or network drive may be failing: check the system's log",
-    }
     if "No usable temporary directory" in str(error):
         return ResourceError("There is no temporary folder that can be written to.", remedy="set TMPDIR")
-    if error.errno not in remedies:
+    if error.errno not in REMEDIES:
         return None
     where = str(error.filename) if error.filename is not None else None
-    return ResourceError(f"The system refused: {os.strerror(error.errno)}.", where=where, remedy=remedies[error.errno])
+    return ResourceError(f"The system refused: {os.strerror(error.errno)}.", where=where, remedy=REMEDIES[error.errno])
 
 
 def first_words(error: Exception) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from llmtune.errors import CheckpointError, ResourceError
-from llmtune.failures import is_the_systems
+from llmtune.failures import REMEDIES, is_the_systems, os_error_in
 from llmtune.files import side_by_side, sync, write_json
 from llmtune.training import manifest
 
@@ -249,10 +249,12 @@ def _whole_or_gone(written: Unsealed) -> Iterator[None]:
         shutil.rmtree(written.temporary, ignore_errors=True)
         if not isinstance(e, OSError | SafetensorError):
             raise
+        refused = os_error_in(e)
+        helps = REMEDIES.get(refused.errno, "look for what has changed on the disk") if refused else "make room"
         raise ResourceError(
-            f"the checkpoint of step {written.step} could not be written: {getattr(e, 'strerror', None) or e}",
+            f"the checkpoint of step {written.step} could not be written: {refused.strerror if refused else e}",
             where=str(written.final.parent),
-            remedy="make room and run the same command again: it resumes from the last checkpoint",
+            remedy=f"{helps}; the same command goes on from the last checkpoint",
         ) from e
 
 
