@@ -16,7 +16,8 @@ from tests.pipeline.test_resume import assert_equal_ends
 
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 75}
 NUM_ROWS = 200
-A_SAVE = "llmtune.training.manifest:write"
+A_SAVE = "llmtune.training.manifest:write"  # beside training
+A_WRITE = "llmtune.training.checkpoint:write"
 A_MICRO_BATCH = "llmtune.training.loop:draw_key"
 SCORING = "llmtune.tasks.classification:ClassificationTask.score"
 WITHIN = 10  # seconds from a signal to the end
@@ -60,7 +61,7 @@ def test_train_saves_and_goes_on(whole: Folder, mine: Folder, moment: str, numbe
     assert_equal_ends(run, whole.latest("a"))
 
 
-@pytest.mark.parametrize("moment", [A_MICRO_BATCH, pytest.param(A_SAVE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moment", [A_MICRO_BATCH, pytest.param(A_WRITE, marks=pytest.mark.slow)])
 def test_a_second_interrupt_quits_at_once(whole: Folder, mine: Folder, moment: str):
     done = strike(mine, [(moment, 3, "SIGINT,SIGINT")], *TRAIN)
     assert done.code == 130 and done.seconds < 2 and "Interrupted" not in done.said, done.said
