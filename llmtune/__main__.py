@@ -7,14 +7,12 @@ import sys
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a ctrl-C during the imports shows no traceback
 
-from llmtune import cli, interrupts, startup
+from llmtune import cli, interrupts
 
 
 def main() -> int:
     with interrupts.heeded():
-        code = cli.main()
-        startup.end_now_if_in_vain(code)
-        return code
+        return cli.main()
 
 
 if __name__ == "__main__":

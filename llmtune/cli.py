@@ -53,7 +53,6 @@ FLAGS = {
     "--version": "the version",
 }
 _SHORT = {"-h": "--help", "-m": "--multirun"}
-_TRAINED = ("run", "plan", "train", "evaluate", "finetune", "export", "predict")  # cannot do without torch
 _PRINTING = ("list", "show", "schema", "completion", "predict")  # their output is all they do
 
 
@@ -125,8 +124,6 @@ def _dispatch(argv: list[str]) -> int:
     args, options = parse(name, rest)
     if options.multirun:
         return import_module("llmtune.commands.sweep").run(name, args, options)
-    if name in _TRAINED:
-        startup.load_torch_ahead()
     with startup.importing():
         module = import_module(f"llmtune.commands.{VERBS[name].module}")
     return module.run(args, options)
