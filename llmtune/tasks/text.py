@@ -19,6 +19,7 @@ from llmtune.tasks.base import Draw
 
 Augmenter = Callable[[str, np.random.Generator], str]
 
+_MANY = 100  # rows, from which on it is worth while to look for words that come up again
 _PART = 1 << 22  # bytes of text that are tokenized at once, if it is more than a row
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -66,7 +67,9 @@ class TextInputs:
         return {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
 
     def _encode_part(self, columns: list[pa.Array]) -> dict[str, pa.Array]:
-        by_word = self._word_encoder.encode(*columns) if self._word_encoder is not None else None
+        by_word = None
+        if len(columns[0]) >= _MANY and self._word_encoder is not None:
+            by_word = self._word_encoder.encode(*columns)
         if by_word is None:
             encoded = self.encode(*(column.to_pylist() for column in columns))
             return {name: pa.array(rows, pa.list_(pa.int32())) for name, rows in encoded.items()}

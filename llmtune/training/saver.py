@@ -15,11 +15,14 @@ class Saver:
         directory: of the checkpoints.
         keep: how many of the newest stay, beside the best.
         is_newest_best: whether `best` follows `latest`: there is nothing to tell checkpoints apart by.
-        step: of the last checkpoint that is there; None: unknown.
+
+    Attributes:
+        step: of the last checkpoint that was saved, or that a resume has begun with; None: there is none.
     """
 
-    def __init__(self, directory: Path, *, keep: int, is_newest_best: bool, step: int | None = None):
-        self.directory, self.step = directory, step
+    def __init__(self, directory: Path, *, keep: int, is_newest_best: bool):
+        self.directory = directory
+        self.step: int | None = None
         self._keep, self._is_newest_best = keep, is_newest_best
         self._sealing: Future[None] | None = None
 

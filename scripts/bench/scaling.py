@@ -34,7 +34,6 @@ class Job:
         multiplied: those that a token is multiplied with: no word vectors, unless they are the output layer, too.
         layers, width, length: for the scores of attention.
         tokens: of one GPU in a step.
-        frozen_bytes: of a frozen weight.
     """
 
     name: str
@@ -45,7 +44,6 @@ class Job:
     width: int
     length: int
     tokens: int
-    frozen_bytes: int = 4
 
     @property
     def flop(self) -> float:
@@ -60,7 +58,7 @@ class Job:
     @property
     def memory(self) -> float:
         """Bytes of weights, gradients and AdamW's two moments in float32, of frozen weights, and of bf16 copies."""
-        return 16 * self.learned + self.frozen_bytes * (self.total - self.learned) + 2 * self.multiplied
+        return 16 * self.learned + 4 * (self.total - self.learned) + 2 * self.multiplied
 
 
 JOBS = [
@@ -70,7 +68,7 @@ JOBS = [
     Job("Llama 135 M, LoRA of rank 16", 135e6, 4.9e6, 135e6, 30, 576, 1024, 8 * 1024),
     Job("Llama 1.2 B, full", 1.24e9, 1.24e9, 1.24e9, 16, 2048, 2048, 4 * 2048),
     Job("Llama 8 B, full", 8.0e9, 8.0e9, 7.5e9, 32, 4096, 2048, 2 * 2048),
-    Job("Llama 8 B, LoRA of rank 16", 8.0e9, 42e6, 7.5e9, 32, 4096, 2048, 2 * 2048, frozen_bytes=2),
+    Job("Llama 8 B, LoRA of rank 16", 8.0e9, 42e6, 7.5e9, 32, 4096, 2048, 2 * 2048),
 ]
 
 

@@ -42,13 +42,16 @@ def is_narrow(model) -> bool:
     return hasattr(model.base_model.encoder.layer[-1], "whole_class")
 
 
+@pytest.mark.parametrize("is_padded", [True, False])
 @pytest.mark.parametrize("attention", first_token.KERNELS)
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_and_gradients_are_those_of_transformers(name, attention):
+def test_outputs_and_gradients_are_those_of_transformers(name, attention, is_padded):
+    """Without padding transformers may leave out the mask."""
     whole = classifier(name, attention=attention).double()
     narrow = copy.deepcopy(whole)
     first_token.install(narrow)
-    logits = [model(**rows()).logits for model in (whole, narrow)]
+    batch = rows() if is_padded else {"input_ids": rows()["input_ids"][2:], "attention_mask": torch.ones(2, 9)}
+    logits = [model(**batch).logits for model in (whole, narrow)]
     torch.testing.assert_close(logits[1], logits[0], rtol=0, atol=1e-14)
     for each in logits:
         each.square().sum().backward()

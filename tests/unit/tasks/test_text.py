@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from llmtune.config.sections.data import DropWords
+from llmtune.data import tokenizer as tokenizers
 from llmtune.data.augment import registry
+from llmtune.data.words import WordEncoder
 from llmtune.errors import DataError
 from llmtune.tasks.base import Draw
 from llmtune.tasks.prepare import task_of
@@ -101,3 +103,24 @@ def test_numbers_of_text():
         with pytest.raises(DataError) as caught:
             as_numbers({**columns, "label": pa.array(["1", bad, "x"])}, "label")
         assert caught.value.where == "f:2"
+
+
+@pytest.mark.parametrize("has_pairs", [False, True])
+@pytest.mark.parametrize("family", ["lstm", "bert"])
+@pytest.mark.parametrize("num_rows", [3, 400])
+def test_many_rows_at_once_are_what_each_is(tmp_path, monkeypatch, family, has_pairs, num_rows):
+    """By words where they are many; an empty text has a token all the same."""
+    words = WORDS.split()
+    kind = "word" if family == "lstm" else "wordpiece"
+    sizes = {"vocab_size": 80, "min_frequency": 1, "lowercase": True}
+    tokenizers.train(kind, family=family, texts=[WORDS], **sizes).save_pretrained(tmp_path)
+    inputs = TextInputs(tmp_path, max_length=8, pad_token_id=0, token_types=family == "bert", has_pairs=has_pairs)
+    calls = []
+    monkeypatch.setattr(WordEncoder, "encode", lambda *a, real=WordEncoder.encode: (calls.append(1), real(*a))[1])
+    first = [" ".join(words[i % 7 : i % 7 + i % 5]) + " new"[: i % 3] for i in range(num_rows)]
+    second = [" ".join(words[i % 3 : i % 11]) for i in range(num_rows)]
+    columns = [first, second] if has_pairs else [first]
+    expected = inputs.encode(*columns)
+    found = inputs.encode_columns(*(pa.array(column, pa.string()) for column in columns))
+    assert {name: values.to_pylist() for name, values in found.items()} == expected
+    assert bool(calls) == (num_rows > 3) and "" in first
