@@ -14,9 +14,11 @@ FLOORS = [
     {"__init__", "errors", "randomness", "console", "paths", "files", "failures", "interrupts", "startup", "demo"},
     {"config"},
     {"data", "models"},
-    {"tasks", "tuning", "objectives"},
+    {"tasks", "tuning"},
+    {"objectives"},
     {"training"},
     {"evaluation", "export", "serving"},
+    {"inspection"},
     {"commands"},
     {"cli", "help", "completion", "__main__"},
 ]

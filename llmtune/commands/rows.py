@@ -10,6 +10,7 @@ from llmtune.config.sections.data import DataConfig, FilesData
 from llmtune.config.store import Library
 from llmtune.data import prepared, sources
 from llmtune.data.prepared import Prepared, Split
+from llmtune.data.spool import Spool
 from llmtune.errors import DataError
 from llmtune.tasks.prepare import encode_rows, load_rows
 from llmtune.training.manifest import sha256
@@ -50,7 +51,8 @@ def of_file(file: str, trained: StageConfig, restored: Restored) -> Split:
     }
 
     def build(directory: Path) -> dict[str, Any]:
-        table = load_rows(source, need_label=trained.task.type in ("classification", "regression"), seed=trained.seed)["train"]
+        needs_label = trained.task.type in ("classification", "regression")
+        table = load_rows(source, need_label=needs_label, seed=trained.seed, spool=Spool(directory))["train"]
         prepared.write_split(directory, "test", encode_rows(task, table))
         return {}
 

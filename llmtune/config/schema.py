@@ -4,9 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from llmtune.config.sections.augment import AugmentConfig
 from llmtune.config.sections.base import Count, Name, Section
-from llmtune.config.sections.data import AugmentConfig, DataConfig, SplitConfig, TokenizerConfig
+from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
+from llmtune.config.sections.split import SplitConfig
+from llmtune.config.sections.tokenizer import TokenizerConfig
 from llmtune.config.sections.training import (
     EvaluationConfig,
     ExportConfig,

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import llmtune
-from llmtune.config.sections.data import DataConfig, SplitConfig, TokenizerConfig
+from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig
+from llmtune.config.sections.split import SplitConfig
+from llmtune.config.sections.tokenizer import TokenizerConfig
 from llmtune.data import sources
 
 TOKENIZER_FILES = (

@@ -20,6 +20,7 @@ from llmtune.config.sections.data import ColumnMapping, DataConfig, FilesData, H
 from llmtune.data.readers import delimited, hub, json_rows, parquet, plain
 from llmtune.data.readers.columns import Chunk, Reader, Source, Wanted, as_numbers, as_text, listed
 from llmtune.data.readers.stream import check_file
+from llmtune.data.spool import Spool
 from llmtune.errors import DataError
 from llmtune.failures import is_the_systems
 from llmtune.randomness import generator
@@ -38,13 +39,14 @@ READERS: dict[str, Reader] = {
 ENDINGS = {**{f".{name}": name for name in READERS if name != "text"}, ".ndjson": "jsonl", ".txt": "text"}
 
 
-def load(data: DataConfig, *, need_label: bool = True, seed: int = 0) -> dict[str, pa.Table]:
+def load(data: DataConfig, *, need_label: bool = True, seed: int = 0, spool: Spool | None = None) -> dict[str, pa.Table]:
     """The rows of every split that the data names, 'train' always; `where` and `max_rows` are applied.
 
     Args:
         data: what to read.
         need_label: whether a source without the label column is an error.
         seed: of the draw of `max_rows`.
+        spool: makes the tables; None: they are held in memory.
 
     Raises:
         DataError: a source is missing, malformed or empty; with its place and the remedy.
@@ -54,7 +56,8 @@ def load(data: DataConfig, *, need_label: bool = True, seed: int = 0) -> dict[st
     for split in SPLITS:
         if _is_named(data, split):
             chunks = _hub_chunks(data, split, wanted) if isinstance(data, HubData) else _file_chunks(data, split, wanted)
-            tables[split] = _limited(_table(data, chunks), data.max_rows, seed=seed, split=split)
+            table = _table(data, chunks, spool or Spool())
+            tables[split] = _limited(table, data.max_rows, seed=seed, split=split)
     return tables
 
 
@@ -174,27 +177,38 @@ def _hub_chunks(data: HubData, split: str, wanted: Wanted) -> Iterator[tuple[str
         raise DataError("the split holds no rows", where=f"{data.name}[{name}]")
 
 
-def _table(data: ColumnMapping, chunks: Iterator[tuple[str, Chunk]]) -> pa.Table:
+def _table(data: ColumnMapping, chunks: Iterator[tuple[str, Chunk]], spool: Spool) -> pa.Table:
     """The canonical table of all chunks, those rows only that `where` allows."""
     seen: dict[str, dict[str, None]] = {column: {} for column in data.where}
-    parts = []
-    for name, chunk in chunks:
-        keep = np.ones(len(chunk.rows), dtype=bool)
-        for column, value in data.where.items():
-            texts = as_text(chunk.columns[column], column=column, name=name, rows=chunk.rows)
-            keep &= pc.fill_null(pc.equal(texts, value), False).to_numpy(zero_copy_only=False)
-            if len(seen[column]) < _VALUES_TOLD:
-                seen[column] |= dict.fromkeys(pc.unique(texts).to_pylist())
-        if not keep.all():
-            columns = {column: array.filter(pa.array(keep)) for column, array in chunk.columns.items()}
-            chunk = Chunk(columns, chunk.rows[keep])
-        if len(chunk.rows):
-            parts.append(pa.Table.from_batches([_canonical(data, name, chunk)]))
-    if not parts:
+    name = ""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal name
+        for name, chunk in chunks:
+            if kept := _kept(data, name, chunk, seen):
+                yield _canonical(data, name, kept)
+
+    table = spool.table(batches())
+    if table is None:
         wheres = ", ".join(f"{column}: {value}" for column, value in data.where.items())
         told = "; ".join(f"'{column}' holds {listed(values, limit=_VALUES_TOLD)}" for column, values in seen.items())
         raise DataError(f"data.where={{{wheres}}} leaves no rows of {name}", where="data.where", remedy=told)
-    return pa.concat_tables(parts, promote_options="default").unify_dictionaries()  # a label may stand in some files only
+    return table
+
+
+def _kept(data: ColumnMapping, name: str, chunk: Chunk, seen: dict[str, dict[str, None]]) -> Chunk | None:
+    """The rows that `where` allows, if there are any; `seen` gathers some of the values of its columns."""
+    keep = np.ones(len(chunk.rows), dtype=bool)
+    for column, value in data.where.items():
+        texts = as_text(chunk.columns[column], column=column, name=name, rows=chunk.rows)
+        keep &= pc.fill_null(pc.equal(texts, value), False).to_numpy(zero_copy_only=False)
+        if len(seen[column]) < _VALUES_TOLD:
+            seen[column] |= dict.fromkeys(pc.unique(texts).to_pylist())
+    if keep.all():
+        return chunk if len(keep) else None
+    if not keep.any():
+        return None
+    return Chunk({column: array.filter(pa.array(keep)) for column, array in chunk.columns.items()}, chunk.rows[keep])
 
 
 def _canonical(data: ColumnMapping, name: str, chunk: Chunk) -> pa.RecordBatch:

@@ -6,12 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llmtune.config.sections.data import SplitConfig
+from llmtune.config.sections.split import SplitConfig
+from llmtune.data.spool import Spool
 from llmtune.errors import DataError
 from llmtune.randomness import generator
 
 
-def split(tables: dict[str, pa.Table], config: SplitConfig, *, seed: int, stratify: bool) -> dict[str, pa.Table]:
+def split(
+    tables: dict[str, pa.Table], config: SplitConfig, *, seed: int, stratify: bool, spool: Spool | None = None
+) -> dict[str, pa.Table]:
     """Given splits as they are; those that are missing are taken from the train rows, the test first. Rows keep their order.
 
     Args:
@@ -19,6 +22,7 @@ def split(tables: dict[str, pa.Table], config: SplitConfig, *, seed: int, strati
         config: the fractions, of the number of train rows before anything is set aside, and how the rows are chosen.
         seed: of the draw.
         stratify: whether the labels are classes, whose shares `stratified` keeps.
+        spool: makes the tables; None: they are held in memory.
 
     Raises:
         DataError: there are too few rows.
@@ -34,6 +38,7 @@ def split(tables: dict[str, pa.Table], config: SplitConfig, *, seed: int, strati
         )
     if not sizes:
         return dict(tables)
+    spool = spool or Spool()
     pick = _picker(train, config.type, seed=seed, stratify=stratify)
     taken = np.zeros(train.num_rows, dtype=bool)
     made = {}
@@ -42,8 +47,8 @@ def split(tables: dict[str, pa.Table], config: SplitConfig, *, seed: int, strati
         taken[chosen] = True
         mask = np.zeros(train.num_rows, dtype=bool)
         mask[chosen] = True
-        made[name] = train.filter(pa.array(mask))
-    parts = {"train": train.filter(pa.array(~taken)), **{k: v for k, v in tables.items() if k != "train"}, **made}
+        made[name] = spool.filtered(train, mask)
+    parts = {"train": spool.filtered(train, ~taken), **{k: v for k, v in tables.items() if k != "train"}, **made}
     return {name: parts[name] for name in ("train", "validation", "test") if name in parts}
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from llmtune.config.sections.data import TokenizerConfig
 from llmtune.config.sections.model import ModelConfig
+from llmtune.config.sections.tokenizer import TokenizerConfig
 from llmtune.errors import ConfigError, DataError, ModelError
 from llmtune.failures import is_the_systems
 

@@ -17,6 +17,7 @@ from llmtune.data import tokenizer as tokenizers
 from llmtune.data.preparation import Preparation
 from llmtune.data.prepared import Prepared
 from llmtune.data.readers.columns import listed
+from llmtune.data.spool import Spool
 from llmtune.errors import ConfigError, DataError, ModelError
 from llmtune.tasks.base import Task
 from llmtune.tasks.classification import label_names_of, plain_label
@@ -42,9 +43,9 @@ def build(wanted: Preparation, directory: Path) -> dict[str, Any]:
     return facts
 
 
-def load_rows(data: DataConfig, *, need_label: bool, seed: int) -> dict[str, pa.Table]:
+def load_rows(data: DataConfig, *, need_label: bool, seed: int, spool: Spool | None = None) -> dict[str, pa.Table]:
     """The canonical tables of a data set, its labels in plain form and renamed as `data.label_map` says."""
-    tables = sources.load(data, need_label=need_label, seed=seed)
+    tables = sources.load(data, need_label=need_label, seed=seed, spool=spool)
     renamed = {plain_label(old): plain_label(new) for old, new in data.label_map.items()}
     unused = set(renamed)
     for name, table in tables.items():
@@ -117,8 +118,10 @@ class _Builder:
     def build(self, directory: Path) -> dict[str, Any]:
         """Write all splits and the tokenizer below `directory`; returns the meta data."""
         needs_label = self.task.type in ("classification", "regression")
-        tables = load_rows(self.data, need_label=needs_label, seed=self.seed)
-        tables = splits.split(tables, self.split, seed=self.seed, stratify=self.task.type == "classification")
+        spool = Spool(directory)
+        tables = load_rows(self.data, need_label=needs_label, seed=self.seed, spool=spool)
+        is_classification = self.task.type == "classification"
+        tables = splits.split(tables, self.split, seed=self.seed, stratify=is_classification, spool=spool)
         description, facts = self._describe(tables["train"], directory)
         task = rebuild(description, directory / "tokenizer" if facts else None)
         counts = {}

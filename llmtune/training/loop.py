@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from llmtune.errors import DivergedError
 from llmtune.failures import is_out_of_memory
 from llmtune.randomness import draw_key
-from llmtune.tasks.base import Batch, Task
+from llmtune.tasks.base import Batch, LossTerms
 from llmtune.training.distributed import Ranks
 from llmtune.training.memory import OutOfMemory
 from llmtune.training.plan import Window
 from llmtune.training.precision import Compute
+
+LossOf = Callable[[nn.Module, Batch], LossTerms]  # what is made small: the task's loss, or an objective around it
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class StepResult:
 
 def train_steps(
     model: nn.Module,
-    task: Task,
+    loss_of: LossOf,
     windows: Iterable[Window],
     optimizer: torch.optim.Optimizer,
     *,
@@ -86,7 +88,7 @@ def train_steps(
             torch.manual_seed(draw_key(seed, "dropout", step, micro, ranks.rank))
             with ranks.no_sync(model, until_last=micro < len(window.batches) - 1):
                 # Ranks are averaged by DDP, so that the sum over all of them needs their number as a factor.
-                losses.append(_backward(model, task, batch, compute, scaler, factor=ranks.size / num_targets))
+                losses.append(_backward(model, loss_of, batch, compute, scaler, factor=ranks.size / num_targets))
         loss = ranks.sum(float(sum(losses))) / num_targets
         scaler.unscale_(optimizer)
         grad_norm = float(nn.utils.clip_grad_norm_(weights, max_grad_norm if max_grad_norm is not None else float("inf")))
@@ -108,12 +110,12 @@ def train_steps(
 
 
 def _backward(
-    model: nn.Module, task: Task, batch: Batch, compute: Compute, scaler: torch.amp.GradScaler, *, factor: float
+    model: nn.Module, loss_of: LossOf, batch: Batch, compute: Compute, scaler: torch.amp.GradScaler, *, factor: float
 ) -> Tensor:
     """Add the gradients of one micro-batch, times a factor; returns its loss sum, float64."""
     try:
         with compute.autocast():
-            terms = task.loss(model, batch.to(compute.device))
+            terms = loss_of(model, batch.to(compute.device))
             loss = terms.sum * factor if batch.num_targets else terms.sum * 0.0
             scaler.scale(loss).backward()
         return terms.sum.detach().double() if batch.num_targets else torch.zeros_like(terms.sum, dtype=torch.float64)

@@ -20,7 +20,7 @@ from llmtune.tasks.base import Task
 from llmtune.training import checkpoint, drift, manifest, memory, optimizers, run_dir, schedules
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
-from llmtune.training.loop import StepResult, train_steps
+from llmtune.training.loop import LossOf, StepResult, train_steps
 from llmtune.training.memory import OutOfMemory
 from llmtune.training.plan import TrainPlan, Window, windows
 from llmtune.training.precision import Compute
@@ -40,6 +40,7 @@ class Trainer:
         run: the run directory; it exists and holds the config.
         model: opened for tuning, on its device.
         task: of the rows.
+        loss_of: of a model and a batch, what training makes small.
         split: the train rows.
         evaluate: scores the model on the validation rows, or gives None if the function that it is given says to stop; None
             if there are no such rows.
@@ -54,6 +55,7 @@ class Trainer:
     run: Path
     model: nn.Module
     task: Task
+    loss_of: LossOf
     split: Split
     evaluate: Callable[[Callable[[], bool]], dict[str, Any] | None] | None
     best_metric: str
@@ -199,7 +201,7 @@ class Trainer:
         """One optimizer step for each window; nothing is logged, saved or evaluated."""
         return train_steps(
             called,
-            self.task,
+            self.loss_of,
             loader,
             self.optimizer,
             lr_factor=schedules.build(self.schedule, total_steps=self.plan.total_steps),

@@ -9,8 +9,10 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from llmtune.config.sections.data import DataConfig, SplitConfig, TokenizerConfig
+from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig
+from llmtune.config.sections.split import SplitConfig
+from llmtune.config.sections.tokenizer import TokenizerConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUPS = {"data": DataConfig, "split": SplitConfig, "tokenizer": TokenizerConfig, "task": TaskConfig, "model": ModelConfig}

@@ -1,10 +1,10 @@
-"""The rows: where they come from, how they are split, augmented and cut into tokens."""
+"""The rows: where they come from, and which columns hold what."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmtune.config.sections.base import Count, Fraction, Name, Section
+from llmtune.config.sections.base import Count, Name, Section
 
 
 class ColumnMapping(Section):
@@ -68,112 +68,3 @@ class HubData(ColumnMapping):
 
 
 DataConfig = Annotated[FilesData | HubData, Field(discriminator="type")]
-
-
-class SplitSection(Section):
-    """How rows are set aside when the data names no validation or test rows of its own."""
-
-    validation_fraction: Fraction
-    """Share of the rows set aside for validation if none are given."""
-    test_fraction: Fraction
-    """Share of the rows set aside for the test if none are given."""
-
-
-class RandomSplit(SplitSection):
-    """Drawn at random with the seed."""
-
-    type: Literal["random"]
-
-
-class StratifiedSplit(SplitSection):
-    """Drawn at random with the seed, each class in the same proportion; without classes like random."""
-
-    type: Literal["stratified"]
-
-
-class ContiguousSplit(SplitSection):
-    """The last rows in file order: running text, time series."""
-
-    type: Literal["contiguous"]
-
-
-SplitConfig = Annotated[RandomSplit | StratifiedSplit | ContiguousSplit, Field(discriminator="type")]
-
-
-class DropWords(Section):
-    """Leaves out words at random. Wei and Zou 2019 (EDA), random deletion."""
-
-    type: Literal["drop"]
-    rate: Fraction
-    """Probability that a word is left out."""
-
-
-class SwapWords(Section):
-    """Exchanges words at random. Wei and Zou 2019 (EDA), random swap."""
-
-    type: Literal["swap"]
-    rate: Fraction
-    """Number of exchanges as a share of the number of words."""
-
-
-AugmentConfig = Annotated[DropWords | SwapWords, Field(discriminator="type")]
-
-
-class TokenizerSection(Section):
-    """What every tokenizer has."""
-
-    max_length: Annotated[int, Field(ge=2, le=1_000_000)] | None
-    """Tokens of one example, special tokens included; longer ones are cut. null: the model's own limit, at most 512."""
-
-
-class TrainedTokenizer(TokenizerSection):
-    """A tokenizer that is trained on the train rows."""
-
-    vocab_size: Annotated[int, Field(ge=8, le=10_000_000)]
-    """Largest number of entries, special tokens included."""
-    min_frequency: Count
-    """Entries rarer than this in the train rows become unknown."""
-    lowercase: bool
-    """Whether case and accents are folded away."""
-
-
-class AutoTokenizer(TrainedTokenizer):
-    """The model's own if it has one; else trained on the data: words for lstm, WordPiece for bert, BPE for gpt."""
-
-    type: Literal["auto"]
-
-
-class PretrainedTokenizer(TokenizerSection):
-    """The model's own."""
-
-    type: Literal["pretrained"]
-
-
-class WordTokenizer(TrainedTokenizer):
-    """Words and punctuation marks."""
-
-    type: Literal["word"]
-
-
-class CharTokenizer(TrainedTokenizer):
-    """Single characters."""
-
-    type: Literal["char"]
-
-
-class WordPieceTokenizer(TrainedTokenizer):
-    """Sub-words as BERT uses them."""
-
-    type: Literal["wordpiece"]
-
-
-class BpeTokenizer(TrainedTokenizer):
-    """Byte-level sub-words as GPT-2 uses them."""
-
-    type: Literal["bpe"]
-
-
-TokenizerConfig = Annotated[
-    AutoTokenizer | PretrainedTokenizer | WordTokenizer | CharTokenizer | WordPieceTokenizer | BpeTokenizer,
-    Field(discriminator="type"),
-]

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from llmtune.config.sections.data import AugmentConfig
+from llmtune.config.sections.augment import AugmentConfig
 from llmtune.data.augment import words
 
 Augmenter = Callable[[str, np.random.Generator], str]

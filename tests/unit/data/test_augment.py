@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtune.config.sections.data import DropWords, SwapWords
+from llmtune.config.sections.augment import DropWords, SwapWords
 from llmtune.data.augment import registry, words
 from llmtune.randomness import generator
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from llmtune.config.sections.data import DropWords
+from llmtune.config.sections.augment import DropWords
 from llmtune.data import tokenizer as tokenizers
 from llmtune.data.augment import registry
 from llmtune.data.words import WordEncoder

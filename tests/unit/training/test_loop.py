@@ -36,7 +36,7 @@ def run_window(batches, *, model=None, max_grad_norm=None):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     steps = train_steps(
         model,
-        SquareTask(),
+        SquareTask().loss,
         [Window(0, 0, False, batches)],
         optimizer,
         lr_factor=lambda step: 0.5,
