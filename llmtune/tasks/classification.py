@@ -1,7 +1,7 @@
 """One class out of several for each text, pair of texts, or row of numbers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from llmtune.errors import DataError
 from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
@@ -17,6 +17,13 @@ from llmtune.tasks.inputs import RowInputs, example_ids
 from llmtune.tasks.text import place
 
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+\.0*")
+
+
+Criterion = Callable[[Tensor, Tensor], Tensor]  # losses [B] of logits [B, C] and labels [B]
+
+
+def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    return F.cross_entropy(logits_BC, labels_B, reduction="none")
 
 
 class ClassificationTask:
@@ -27,6 +34,7 @@ class ClassificationTask:
     def __init__(self, inputs: RowInputs, *, label_names: Sequence[str]):
         self.inputs = inputs
         self.label_names = tuple(label_names)
+        self.criterion: Criterion = cross_entropy
 
     def describe(self) -> dict[str, Any]:
         return {"type": self.type, "label_names": list(self.label_names), **self.inputs.describe()}
@@ -46,9 +54,11 @@ class ClassificationTask:
         return Batch(inputs, targets, example_ids(examples), lengths, float(len(examples)))
 
     def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
-        logits_BC = model(**batch.inputs).logits
-        total = F.cross_entropy(logits_BC.float(), batch.targets["labels"], reduction="sum")
-        return LossTerms(total)
+        return LossTerms(self.losses(model(**batch.inputs).logits, batch.targets).sum())
+
+    def losses(self, logits_BC: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """The training loss of each row, float32 [B]."""
+        return self.criterion(logits_BC.float(), targets["labels"])
 
     def score(self, model: nn.Module, batch: Batch) -> Scores:
         logits_BC = model(**batch.inputs).logits.float()
@@ -58,7 +68,7 @@ class ClassificationTask:
         }
         losses = np.zeros(len(batch.example_ids))
         if batch.targets:
-            losses = F.cross_entropy(logits_BC, batch.targets["labels"], reduction="none").double().cpu().numpy()
+            losses = cross_entropy(logits_BC, batch.targets["labels"]).double().cpu().numpy()
             outputs["reference"] = batch.targets["labels"].cpu().numpy()
         return Scores(batch.example_ids.numpy(), losses, np.ones(len(losses)), outputs)
 

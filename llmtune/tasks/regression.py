@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
 from llmtune.tasks.inputs import RowInputs, example_ids
@@ -38,8 +38,11 @@ class RegressionTask:
         return Batch(inputs, targets, example_ids(examples), lengths, float(len(examples)))
 
     def loss(self, model: nn.Module, batch: Batch) -> LossTerms:
-        values_B = model(**batch.inputs).logits.float().squeeze(-1)
-        return LossTerms((values_B - batch.targets["values"]).square().sum())
+        return LossTerms(self.losses(model(**batch.inputs).logits, batch.targets).sum())
+
+    def losses(self, logits_B1: Tensor, targets: dict[str, Tensor]) -> Tensor:
+        """The training loss of each row, float32 [B]."""
+        return (logits_B1.float().squeeze(-1) - targets["values"]).square()
 
     def score(self, model: nn.Module, batch: Batch) -> Scores:
         values_B = model(**batch.inputs).logits.float().squeeze(-1).double().cpu().numpy()
