@@ -23,7 +23,8 @@ _SHIFTS = (0.0, 0.25, 0.75)  # of the rows to the right, in keys
 
 def characters(text: str, rng: np.random.Generator, *, rate: float, protect: Patterns, operations: Sequence[str]) -> str:
     """The text with slips at its letters, each with probability `rate`; new letters are taken from the text itself."""
-    chosen = [i for i in _drawn(text, rng, rate, protect) if text[i].isalpha()]
+    is_protected = covered(text, protect)
+    chosen = [i for i in _drawn(rng, rate, is_protected) if text[i].isalpha()]
     if not chosen:
         return text
     letters = _NO_LETTERS.sub("", text) or text
@@ -40,7 +41,7 @@ def characters(text: str, rng: np.random.Generator, *, rate: float, protect: Pat
                 changed[i] = letters[other]
             case "transpose":
                 j = i + 1 if text[i + 1 : i + 2].isalpha() else i - 1
-                if j >= 0 and text[j].isalpha():
+                if j >= 0 and text[j].isalpha() and not is_protected[j]:
                     changed[i], changed[j] = changed[j], changed[i]
     return "".join(changed)
 
@@ -129,17 +130,14 @@ def _decoded(encoding: str, first_bytes: range) -> str:
     return pairs.decode(encoding, "ignore")
 
 
-def _drawn(text: str, rng: np.random.Generator, rate: float, protect: Patterns) -> list[int]:
-    """Places in the text, each drawn with probability `rate` unless it is protected."""
-    drawn = np.flatnonzero(rng.random(len(text)) < rate).tolist()
-    if not protect:
-        return drawn
-    marks = covered(text, protect)
-    return [i for i in drawn if not marks[i]]
+def _drawn(rng: np.random.Generator, rate: float, is_protected: bytearray) -> list[int]:
+    """Places in a text, each drawn with probability `rate` unless it is protected."""
+    drawn = np.flatnonzero(rng.random(len(is_protected)) < rate).tolist()
+    return [i for i in drawn if not is_protected[i]]
 
 
 def _replaced(text: str, rng: np.random.Generator, others: Mapping[str, str], *, rate: float, protect: Patterns) -> str:
-    chosen = [i for i in _drawn(text, rng, rate, protect) if text[i] in others]
+    chosen = [i for i in _drawn(rng, rate, covered(text, protect)) if text[i] in others]
     if not chosen:
         return text
     changed = list(text)
