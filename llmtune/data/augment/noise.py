@@ -6,13 +6,13 @@ from functools import cache
 
 import numpy as np
 
-from llmtune.data.augment.segments import Patterns, covered, starts_with_ideograph
+from llmtune.data.augment.segments import IDEOGRAPHS, Patterns, covered, starts_with_ideograph
 
 _LATIN_MARKS, _CHINESE_MARKS = ".,;:!?", "。，；：！？"
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _MARK = rf"[{_CHINESE_MARKS}、]|[{re.escape(_LATIN_MARKS)}](?![^\W_])"  # none within a number or a name such as 3.5
-_MARK_OR_WORD = re.compile(rf"(?P<mark>{_MARK})|[\u3041-\u30ff\u3400-\u9fff]|(?:(?!{_MARK})[^\s\u3041-\u30ff\u3400-\u9fff])+")
+_MARK_OR_WORD = re.compile(rf"(?P<mark>{_MARK})|[{IDEOGRAPHS}]|(?:(?!{_MARK})[^\s{IDEOGRAPHS}])+")
 _ROWS = {
     "qwerty": ("qwertyuiop", "asdfghjkl", "zxcvbnm"),
     "qwertz": ("qwertzuiop", "asdfghjkl", "yxcvbnm"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -115,5 +116,5 @@ def _apply(steps: Sequence[_Step], texts: Texts, rng: np.random.Generator) -> di
     return changed
 
 
-def _digest(file) -> str:
+def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

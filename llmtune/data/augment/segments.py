@@ -7,13 +7,13 @@ Cutter = Callable[[str], list[str]]  # a run of ideographs -> its words, which j
 Patterns = Sequence[re.Pattern[str]]
 Span = tuple[int, int]
 
-_IDEOGRAPHS = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_IDEOGRAPH = re.compile(f"[{_IDEOGRAPHS}]")
-_PIECE = re.compile(rf"(\s*)([{_IDEOGRAPHS}]|[^\s{_IDEOGRAPHS}]+)")
-_PIECE_OR_RUN = re.compile(rf"(\s*)([{_IDEOGRAPHS}]+|[^\s{_IDEOGRAPHS}]+)")
-_LETTERS = rf"[^\W\d_{_IDEOGRAPHS}]+"
+IDEOGRAPHS = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
+_PIECE = re.compile(rf"(\s*)([{IDEOGRAPHS}]|[^\s{IDEOGRAPHS}]+)")
+_PIECE_OR_RUN = re.compile(rf"(\s*)([{IDEOGRAPHS}]+|[^\s{IDEOGRAPHS}]+)")
+_LETTERS = rf"[^\W\d_{IDEOGRAPHS}]+"
 _WORD = re.compile(rf"{_LETTERS}(?:['’-]{_LETTERS})*")
-_WORD_OR_RUN = re.compile(rf"{_WORD.pattern}|[{_IDEOGRAPHS}]+")
+_WORD_OR_RUN = re.compile(rf"{_WORD.pattern}|[{IDEOGRAPHS}]+")
 
 
 def starts_with_ideograph(text: str) -> bool:
