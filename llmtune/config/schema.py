@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from llmtune.config.sections.augment import AugmentConfig
+from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
@@ -26,6 +27,8 @@ METRICS: dict[str, dict[str, bool]] = {
     "classification": {
         "accuracy": True,
         "loss": False,
+        "balanced_accuracy": True,
+        "f1_minority": True,
         "f1_macro": True,
         "f1_micro": True,
         "f1_weighted": True,
@@ -54,6 +57,8 @@ class StageConfig(Section):
     task: TaskConfig
     augment: dict[str, AugmentConfig]
     """Augmenters of the train rows by name, applied in written order."""
+    balance: dict[str, BalanceConfig]
+    """What is done about classes of unlike size, by name."""
     model: ModelConfig
     tuning: TuningConfig
     optimizer: OptimizerConfig
@@ -147,6 +152,7 @@ def contradictions(config: StageConfig) -> list[str]:
 
 
 def _rules(config: StageConfig):
+    yield from _balance_rules(config)
     data, model, task, training, schedule = config.data, config.model, config.task, config.training, config.schedule
     is_pretrained = model.type == "run" or bool(getattr(model, "pretrained", None))
     is_language_model = task.type in ("causal_lm", "masked_lm")
@@ -203,9 +209,7 @@ def _rules(config: StageConfig):
         f"model.{sizes[0] if sizes else ''}: has no effect on weights that have their size: leave it out, or model.pretrained",
     )
     yield (
-        training.early_stopping_patience is not None
-        and config.split.validation_fraction == 0
-        and not (getattr(data, "validation_file", None) or getattr(data, "validation_split", None)),
+        training.early_stopping_patience is not None and not _has_validation_rows(config),
         "training.early_stopping_patience: never acts without validation rows: set split.validation_fraction",
     )
     yield (
@@ -242,3 +246,32 @@ def _rules(config: StageConfig):
         bool(data.feature_columns) and bool(config.augment),
         "augment: augmenters change text, not numbers: use augment=none",
     )
+
+
+def _balance_rules(config: StageConfig):
+    type_of = {name: section.type for name, section in config.balance.items()}
+    yield (
+        bool(type_of) and config.task.type != "classification",
+        f"balance: needs classes, and task={config.task.type} has none: use balance=none",
+    )
+    for types in EXCLUSIVE:
+        names = [name for name, kind in type_of.items() if kind in types]
+        yield (
+            len(names) > 1,
+            f"balance: {' and '.join(names)} correct for the same thing: leave out all but one "
+            f"(~balance.{''.join(names[-1:])})",
+        )
+    for name, section in config.balance.items():
+        yield (
+            section.type == "class_weights" and section.by_label is None,
+            f"balance.{name}.by_label: names no label: set it, such as 'balance.{name}.by_label={{rare: 5}}'",
+        )
+    yield (
+        "threshold" in type_of.values() and not _has_validation_rows(config),
+        "balance: threshold is found on validation rows, and there are none: set split.validation_fraction",
+    )
+
+
+def _has_validation_rows(config: StageConfig) -> bool:
+    given = getattr(config.data, "validation_file", None) or getattr(config.data, "validation_split", None)
+    return bool(given) or config.split.validation_fraction > 0

@@ -87,12 +87,12 @@ class TextInputs:
         return columns
 
     def augment(self, examples: Sequence[dict], draw: Draw) -> Sequence[dict]:
-        """The examples with texts changed at random and tokenized again; each draw depends on epoch and row alone."""
+        """The examples with texts changed at random and tokenized again; each draw depends on epoch, row and repeat alone."""
         if self.augmenter is None or not draw.training:
             return examples
         changed = []
         for example in examples:
-            rng = generator(draw.seed, "augment", draw.epoch, example["id"])
+            rng = generator(draw.seed, "augment", draw.epoch, example["id"], example.get("repeat", 0))
             changed.append({k: self.augmenter(example[k], rng) for k in ("text", "text_pair") if k in example})
         pairs = [texts["text_pair"] for texts in changed] if "text_pair" in changed[0] else None
         encoded = self.encode([texts["text"] for texts in changed], pairs)  # at once: a call for each row takes longer
