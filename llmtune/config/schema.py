@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from llmtune.config.sections.augment import AugmentConfig
 from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
+from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
 from llmtune.config.sections.split import SplitConfig
@@ -52,6 +53,8 @@ class StageConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Decides every random draw: split, order, dropout, masks, augmentation."""
     data: DataConfig
+    clean: dict[str, CleanConfig]
+    """Cleaners of the rows by name, applied in written order."""
     split: SplitConfig
     tokenizer: TokenizerConfig
     task: TaskConfig
