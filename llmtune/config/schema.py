@@ -1,5 +1,6 @@
 """The whole config of each verb, and what must hold between its sections. The schema is the allow-list."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -83,6 +84,11 @@ class TrainConfig(StageConfig):
     """Exports that `run` makes, by name."""
     finetune: StageConfig | None
     """The second stage of `run`: only what differs from the first; its model is the first stage's result."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs of this config lie."""
+        return Path(self.output_dir) / (self.run_name or self.task.type)
 
 
 class RunVerbConfig(Section):
@@ -171,10 +177,7 @@ def _rules(config: StageConfig):
         f"training.gradient_accumulation_steps: {training.gradient_accumulation_steps} micro-batches cannot be cut from "
         f"training.batch_size={training.batch_size}",
     )
-    yield (
-        config.split.validation_fraction + config.split.test_fraction >= 1,
-        "split.test_fraction: together with split.validation_fraction it leaves nothing to train on",
-    )
+    yield from _split_rules(config)
     yield (
         config.tuning.type == "lora" and model.type in ("lstm", "mlp"),
         f"tuning: lora needs a transformers model, and model={model.type} is none: use tuning=full",
@@ -204,7 +207,7 @@ def _rules(config: StageConfig):
     )
     yield (
         training.early_stopping_patience is not None
-        and config.split.validation_fraction == 0
+        and getattr(config.split, "validation_fraction", None) == 0
         and not (getattr(data, "validation_file", None) or getattr(data, "validation_split", None)),
         "training.early_stopping_patience: never acts without validation rows: set split.validation_fraction",
     )
@@ -241,4 +244,27 @@ def _rules(config: StageConfig):
     yield (
         bool(data.feature_columns) and bool(config.augment),
         "augment: augmenters change text, not numbers: use augment=none",
+    )
+
+
+def _split_rules(config: StageConfig):
+    split, data, resume = config.split, config.data, config.training.resume
+    given = next((key for key in ("validation_file", "validation_split") if getattr(data, key, None) is not None), None)
+    if split.type != "kfold":
+        yield (
+            split.validation_fraction + split.test_fraction >= 1,
+            "split.test_fraction: together with split.validation_fraction it leaves nothing to train on",
+        )
+        return
+    yield (
+        split.fold is not None and split.fold > split.num_folds,
+        f"split.fold: there is no fold {split.fold}: they are 1 to split.num_folds={split.num_folds}",
+    )
+    yield (
+        given is not None,
+        f"data.{given}: split=kfold takes its validation rows from the train rows: leave it out, or choose another split",
+    )
+    yield (
+        split.fold is None and resume not in ("auto", "never", "must"),
+        "training.resume: names one run, and split=kfold makes one for each fold: name the fold with split.fold",
     )
