@@ -25,6 +25,11 @@ class Spool:
     def __init__(self, folder: Path | None = None, *, limit: int = LIMIT):
         self._folder, self._limit = folder, limit
 
+    @property
+    def folder(self) -> Path | None:
+        """For what has to lie on a disk for a while."""
+        return self._folder
+
     def table(self, batches: Iterable[pa.RecordBatch]) -> pa.Table | None:
         """The batches as one table; a column that some of them lack is null there. None: there is no batch.
 
@@ -67,6 +72,14 @@ class Spool:
                     for batch in run:
                         writer.write_batch(batch)
                 yield pa.ipc.open_stream(pa.memory_map(file.name)).read_all()
+
+
+def batches_of(table: pa.Table, *, rows: int, size: int) -> Iterator[pa.RecordBatch]:
+    """A table in batches of at most so many rows, and of about so many bytes unless a single row holds more."""
+    for batch in table.to_batches(max_chunksize=rows):
+        if batch.num_rows:  # none are left of a chunk from which no row was taken
+            step = max(1, batch.num_rows * size // max(size, batch.nbytes))
+            yield from (batch.slice(start, step) for start in range(0, batch.num_rows, step))
 
 
 def _filtered(table: pa.Table, mask_N: np.ndarray) -> Iterator[pa.RecordBatch]:

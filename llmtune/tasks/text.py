@@ -12,6 +12,7 @@ import torch
 from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
 
 from llmtune.data import tokenizer as tokenizers
+from llmtune.data.sources import place
 from llmtune.data.words import WordEncoder, word_encoder
 from llmtune.errors import DataError
 from llmtune.randomness import generator
@@ -130,11 +131,6 @@ def _parts(columns: Sequence[pa.Array]) -> list[tuple[int, int]]:
     sizes = sum(pc.binary_length(column).to_numpy() for column in columns)
     starts = np.flatnonzero(np.diff(np.cumsum(sizes) // _PART, prepend=-1))
     return list(zip(starts.tolist(), np.diff(starts, append=len(sizes)).tolist(), strict=True))
-
-
-def place(columns: Mapping[str, pa.Array | pa.ChunkedArray], index: int) -> str:
-    """`file:line` of a row, for messages."""
-    return f"{columns['file'][index]}:{columns['row'][index]}"
 
 
 def as_numbers(columns: Mapping[str, pa.Array | pa.ChunkedArray], name: str) -> list[float]:
