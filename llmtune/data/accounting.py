@@ -52,6 +52,12 @@ class Ledger:
         told = {name: value for name, value in facts.items() if value}
         self.account.setdefault(split, []).append({"stage": stage, "rows_in": rows_in, "rows_out": rows_out, **told})
 
+    def enter_read(self, split: str, *, rows: int, allowed: int, taken: int) -> None:
+        """How many rows the source has, how many of them `data.where` allows, and how many `data.max_rows`."""
+        left_out = {"data.where": rows - allowed, "data.max_rows": allowed - taken}
+        left_out = {reason: num for reason, num in left_out.items() if num}
+        self.enter(split, "read", rows_in=rows, rows_out=taken, left_out=left_out)
+
     def enter_split(self, before: Mapping[str, pa.Table], after: Mapping[str, pa.Table]) -> None:
         """What was set aside from the train rows, and how many a split has no use for."""
         made = {name: table.num_rows for name, table in after.items() if name not in before}

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmtune.data import minhash
-from llmtune.data.spool import Spool
+from llmtune.data.spool import Spool, batches_of
 
 Columns = Sequence[pa.ChunkedArray]
-_ROWS = 20_000  # at a time
+_ROWS, _BYTES = 20_000, 8 << 20  # that are looked at at once
 _PAIRS = 1_000  # texts that are compared at a time
 _MARGIN = 0.12  # the estimate of a similarity is off by more once in a thousand times
 _CANDIDATES = 4  # rows of a group that a row of another table is compared with
@@ -110,9 +110,8 @@ def _hashes(texts: pa.ChunkedArray, spelled: Callable[[pa.Array], pa.Array]) -> 
 
 
 def _chunks(texts: pa.ChunkedArray) -> Iterator[pa.Array]:
-    for chunk in texts.chunks:
-        for start in range(0, len(chunk), _ROWS):
-            yield chunk.slice(start, _ROWS)
+    for batch in batches_of(pa.table({"text": texts}), rows=_ROWS, size=_BYTES):
+        yield batch.column(0)
 
 
 def _is_blank(texts: pa.ChunkedArray) -> np.ndarray:

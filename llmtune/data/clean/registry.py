@@ -36,6 +36,15 @@ def described(clean: Mapping[str, CleanConfig]) -> list[dict[str, Any]]:
     return [config.model_dump(mode="json") for config in clean.values() if config.type in TEXT_CLEANERS]
 
 
+def told(description: list[dict[str, Any]]) -> str:
+    """The same in a line, for a model card."""
+    steps = []
+    for section in description:
+        options = ", ".join(f"{name} {value!r}" for name, value in section.items() if name != "type")
+        steps.append(section["type"] + (f" ({options})" if options else ""))
+    return "; then ".join(steps)
+
+
 def rebuild(description: list[dict[str, Any]]) -> Cleaner:
     """All cleaners that `described` tells of as one function.
 

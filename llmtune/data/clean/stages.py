@@ -14,10 +14,10 @@ from llmtune.config.sections.clean import CleanConfig
 from llmtune.data.accounting import Finding, Ledger
 from llmtune.data.clean import filters
 from llmtune.data.clean.registry import TEXT_CLEANERS, Cleaner, text_cleaners
-from llmtune.data.spool import Spool
+from llmtune.data.spool import Spool, batches_of
 from llmtune.errors import DataError
 
-_ROWS = 20_000  # at a time
+_ROWS, _BYTES = 20_000, 8 << 20  # that are cleaned at once
 ACROSS_SPLITS = ("leaks", "mislabelled")
 
 Tables = dict[str, pa.Table]
@@ -64,21 +64,26 @@ def after_split(tables: Tables, clean: Mapping[str, CleanConfig], *, seed: int, 
     return tables
 
 
+def cleaned(table: pa.Table, cleaner: Cleaner, *, spool: Spool) -> pa.Table:
+    """All rows of a table, with their texts changed."""
+    return spool.table(_cleaned(batch, cleaner)[0] for batch in batches_of(table, rows=_ROWS, size=_BYTES))
+
+
 def _changed(split: str, table: pa.Table, cleaners: Mapping[str, Cleaner], *, ledger: Ledger, spool: Spool) -> pa.Table:
     """The table with its texts changed by one cleaner after the other."""
     num_changed = dict.fromkeys(cleaners, 0)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch in table.to_batches(max_chunksize=_ROWS):
+        for batch in batches_of(table, rows=_ROWS, size=_BYTES):
             for name, cleaner in cleaners.items():
                 batch, num = _cleaned(batch, cleaner)
                 num_changed[name] += num
             yield batch
 
-    cleaned = spool.table(batches())
+    changed = spool.table(batches())
     for name, num in num_changed.items():
         ledger.enter(split, f"clean.{name}", rows_in=table.num_rows, rows_out=table.num_rows, changed=num)
-    return cleaned
+    return changed
 
 
 def _cleaned(batch: pa.RecordBatch, cleaner: Cleaner) -> tuple[pa.RecordBatch, int]:
