@@ -58,7 +58,7 @@ def train_stage(
     compute = precision.choose(
         config.hardware, precision=config.hardware.precision, is_transformer=_is_transformer(config.model)
     )
-    ready = ranks.main_first(lambda: prepare_stage(config))
+    ready = ranks.main_first(lambda: _rows(config))
     found = ranks.from_main(lambda: _text(find(ready)))
     if found is not None and run_dir.is_finished(Path(found)):
         console.notice(f"training is done: {found}")
@@ -77,7 +77,7 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         precision.set_up(config.hardware, exact=config.training.exact)
         is_transformer = _is_transformer(config.model)
         compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
-        ready = prepare_stage(config)
+        ready = _rows(config)
         model = _model(config, ready, compute)
         saved.write(scratch / run_dir.CONFIG, tree, header="llmtune plan, resolved")
         trainer = _trainer(config, scratch, ready, model, compute, ranks)
@@ -95,6 +95,12 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
 
         found = forecast(trainer, scratch, score=score, batches=batches)
         return found, remedies(found, trainer, is_transformer=is_transformer)
+
+
+def _rows(config: StageConfig) -> Prepared:
+    ready = prepare_stage(config)
+    balancing.require_labels(config.balance, ready.meta["task"].get("label_names", ()))
+    return ready
 
 
 def _text(path: Path | None) -> str | None:

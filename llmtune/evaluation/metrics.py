@@ -102,7 +102,7 @@ class Classification(Metric):
     As in scikit-learn, precision of a class that is never predicted and recall of a class without rows count as 0, and
     averages are over the classes that occur as reference or prediction; of the others nothing can be said (None).
     Balanced accuracy is the mean recall of the classes that have rows; F1 of the minority that of the class with the fewest
-    of them, the lowest of several. Each pair of classes comes once, with the number of its rows.
+    of them, the first of several. Each pair of classes comes once, with the number of its rows.
     """
 
     columns = {"predictions": "int64", "references": "int64", "counts": "int64"}
@@ -126,8 +126,7 @@ class Classification(Metric):
                 found |= {f"{name}_{average}": float(score) for name, score in named.items()}
             each = _scores(**pairs, average=None, labels=occurring)
             matrix_CC = sklearn_metrics.confusion_matrix(**pairs, labels=np.arange(len(label_names)))
-        f1s, supports = each[2], each[3]
-        found["f1_minority"] = float(f1s[supports == supports[supports > 0].min()].min())
+        found["f1_minority"] = float(each[2][np.where(each[3] > 0, each[3], np.inf).argmin()])
         nothing = {"precision": None, "recall": None, "f1": None, "support": 0}
         found["per_class"] = {name: dict(nothing) for name in label_names}
         for label, precision, recall, f1, support in zip(occurring, *each, strict=True):
