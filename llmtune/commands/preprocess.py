@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from llmtune import console
+from llmtune.commands import folds
 from llmtune.config.compose import compose
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ def run(args: list[str], options: "Options") -> int:
     composed = compose("preprocess", args, config_dir=options.config_dir)
     for text in composed.notices:
         console.notice(text)
+    if folds.are_wanted(composed.config):
+        return folds.run("preprocess", args, options, composed)
     from llmtune.commands.preparing import prepare_stage
 
     ready = prepare_stage(composed.config)

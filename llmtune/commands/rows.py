@@ -28,7 +28,8 @@ def of_run(trained: StageConfig, restored: Restored) -> Prepared:
     if found is not None:
         return found
     ready = prepare_stage(trained)
-    if ready.meta["task"] != restored.facts.get("task") or (known and prepared.inputs_of(ready) != known["inputs"]):
+    task = {name: value for name, value in restored.facts.get("task", {}).items() if name != "label_bias"}
+    if ready.meta["task"] != task or (known and prepared.inputs_of(ready) != known["inputs"]):
         raise DataError(
             "the data is not what the model was trained with",
             where=str(restored.directory),

@@ -11,6 +11,7 @@ from torch import nn
 
 import llmtune
 from llmtune import console, paths, tuning
+from llmtune.commands import deciding
 from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.schema import METRICS, StageConfig
@@ -24,6 +25,7 @@ from llmtune.evaluation.evaluate import evaluate
 from llmtune.evaluation.evaluate import score as score_batches
 from llmtune.models.heads import new_weights
 from llmtune.randomness import draw_key
+from llmtune.tasks import balancing
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
@@ -138,6 +140,9 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         live_rows.install(model, ready.splits["train"], pad_token_id=task.describe().get("pad_token_id"))
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type == "full" else frozen_digest(model)
+    sampler = None
+    if config.task.type == "classification":
+        sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
     evaluate_now = _validation(config, ready, model, task, ranks)
     whole = contextlib.nullcontext
     if frozen is not None and compute.device.type == "cpu" and not config.hardware.compile:
@@ -150,9 +155,11 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         task=task,
         loss_of=task.loss,
         split=ready.splits["train"],
+        sampler=sampler,
         evaluate=evaluate_now,
         best_metric=best_metric,
         higher_is_better=METRICS[config.task.type][best_metric],
+        conclude=partial(_conclude, config, run, ready),
         make_state=_state_maker(config, ready, model, frozen),
         fingerprint={**_fingerprint(config, ready, compute, ranks), "frozen": frozen},
         training=config.training,
@@ -187,6 +194,13 @@ def _validation(config: StageConfig, ready: Prepared, model: nn.Module, task: An
         return found and {name: value for name, value in found.metrics.items() if name in known}
 
     return scored
+
+
+def _conclude(config: StageConfig, run: Path, ready: Prepared, is_stopping: Callable[[], bool]) -> dict[str, Any] | None:
+    if deciding.threshold_of(config.balance) is None:
+        return {}
+    found = deciding.decide(config, run, ready.splits["validation"], is_stopping)
+    return found and {"thresholds": found}
 
 
 def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, frozen: str | None) -> partial[State]:

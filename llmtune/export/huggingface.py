@@ -46,6 +46,11 @@ def _card(bundle: Bundle) -> str:
             f'model = {name}.from_pretrained("DIRECTORY")',
             "```",
         ]
+    if "label_bias" in bundle.description["task"]:
+        lines += [
+            "",
+            "The predicted class is the largest of `logits + label_bias`; `llmtune.json` holds `label_bias` under `task`.",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
 
 from llmtune.data import tokenizer as tokenizers
+from llmtune.data.sources import place
 from llmtune.data.words import WordEncoder, word_encoder
 from llmtune.errors import DataError
 from llmtune.randomness import generator
@@ -87,12 +88,12 @@ class TextInputs:
         return columns
 
     def augment(self, examples: Sequence[dict], draw: Draw) -> Sequence[dict]:
-        """The examples with texts changed at random and tokenized again; each draw depends on epoch and row alone."""
+        """The examples with texts changed at random and tokenized again; each draw depends on epoch, row and repeat alone."""
         if self.augmenter is None or not draw.training:
             return examples
         changed = []
         for example in examples:
-            rng = generator(draw.seed, "augment", draw.epoch, example["id"])
+            rng = generator(draw.seed, "augment", draw.epoch, example["id"], example.get("repeat", 0))
             changed.append({k: self.augmenter(example[k], rng) for k in ("text", "text_pair") if k in example})
         pairs = [texts["text_pair"] for texts in changed] if "text_pair" in changed[0] else None
         encoded = self.encode([texts["text"] for texts in changed], pairs)  # at once: a call for each row takes longer
@@ -130,11 +131,6 @@ def _parts(columns: Sequence[pa.Array]) -> list[tuple[int, int]]:
     sizes = sum(pc.binary_length(column).to_numpy() for column in columns)
     starts = np.flatnonzero(np.diff(np.cumsum(sizes) // _PART, prepend=-1))
     return list(zip(starts.tolist(), np.diff(starts, append=len(sizes)).tolist(), strict=True))
-
-
-def place(columns: Mapping[str, pa.Array | pa.ChunkedArray], index: int) -> str:
-    """`file:line` of a row, for messages."""
-    return f"{columns['file'][index]}:{columns['row'][index]}"
 
 
 def as_numbers(columns: Mapping[str, pa.Array | pa.ChunkedArray], name: str) -> list[float]:

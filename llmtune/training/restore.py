@@ -26,7 +26,8 @@ class Restored:
     Attributes:
         model: on the CPU, adapters merged.
         directory: where it was read from.
-        facts: llmtune.json: task, tokenizer facts, tuning; empty for a directory that llmtune did not write.
+        facts: llmtune.json: task, tokenizer facts, tuning; and `thresholds`, if the decision was moved after training. Empty
+            for a directory that llmtune did not write.
     """
 
     model: nn.Module
@@ -67,11 +68,21 @@ def restore(path: str | Path, *, which: str = "best", task: str | None = None) -
     directory = run_dir.locate_checkpoint(paths.resolve(str(path)), which)
     if (directory / manifest.NAME).is_file():
         checkpoint.verify(directory)
-    facts_file = directory / "llmtune.json"
-    facts = manifest.read_json(facts_file) if facts_file.is_file() else {}
+    facts = _facts(directory)
     if (directory / "learned.safetensors").is_file():
         return Restored(_with_learned(directory, facts), directory, facts)
     return Restored(models.load(directory, task=task), directory, facts)
+
+
+def _facts(directory: Path) -> dict[str, Any]:
+    if not (directory / "llmtune.json").is_file():
+        return {}
+    facts = manifest.read_json(directory / "llmtune.json")
+    if not (directory / checkpoint.THRESHOLDS).is_file():
+        return facts
+    moved = manifest.read_json(directory / checkpoint.THRESHOLDS)
+    bias = {"label_bias": moved["label_bias"]} if any(moved["label_bias"]) else {}
+    return {**facts, "task": {**facts["task"], **bias}, "thresholds": moved}
 
 
 def build_base(model: ModelConfig, spec: ModelSpec) -> nn.Module:
