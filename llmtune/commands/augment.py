@@ -44,11 +44,13 @@ def run(args: list[str], options: "Options") -> int:
 def _rows(config: AugmentVerbConfig, scratch: Path) -> "AugmentedRows":
     augmenter = augmenters.build(config.augment)  # stops before the rows are read if a package is missing
     from llmtune.commands.preparing import prepare_stage
+    from llmtune.data.accounting import Ledger
     from llmtune.data.spool import Spool
     from llmtune.tasks.augmented import AugmentedRows
     from llmtune.tasks.prepare import load_splits
 
-    table = load_splits(config.data, config.split, config.task, seed=config.seed, spool=Spool(scratch))["train"]
+    how = {"seed": config.seed, "spool": Spool(scratch), "ledger": Ledger(scratch)}
+    table = load_splits(config.data, config.split, config.clean, config.task, **how)["train"]
     stored = prepare_stage(config).splits["train"] if config.task.type == "masked_lm" else None  # it leaves out blank rows
     return AugmentedRows(table, augmenter, seed=config.seed, stored=stored)
 
