@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from llmtune.data.augment.segments import IDEOGRAPHS, Patterns, covered, starts_with_ideograph
+from llmtune.data.augment.segments import IDEOGRAPHS, Patterns, covered, is_ideograph
 
 _LATIN_MARKS, _CHINESE_MARKS = ".,;:!?", "。，；：！？"
 _NO_LETTERS = re.compile(r"[\W\d_]+")
@@ -85,7 +85,7 @@ def punctuation(text: str, rng: np.random.Generator, *, rate: float, protect: Pa
         is_before_mark = i + 1 < len(places) and places[i + 1]["mark"] is not None and places[i + 1].start() == stop
         if not is_mark and is_before_mark:
             continue
-        is_chinese = text[start] in f"{_CHINESE_MARKS}、" or starts_with_ideograph(text[stop - 1])
+        is_chinese = text[start] in f"{_CHINESE_MARKS}、" or is_ideograph(text[stop - 1])
         known = _CHINESE_MARKS if is_chinese else _LATIN_MARKS
         new = known[rng.integers(len(known))]
         if is_mark:
@@ -114,7 +114,7 @@ def sounding_alike() -> Mapping[str, str]:
     from pypinyin import lazy_pinyin
 
     simplified = _decoded("gb2312", range(0xB0, 0xD8))
-    traditional = [char for char in _decoded("big5", range(0xA4, 0xC7)) if starts_with_ideograph(char)]
+    traditional = [char for char in _decoded("big5", range(0xA4, 0xC7)) if is_ideograph(char)]
     alike: dict[str, str] = {}
     for known in (traditional, simplified):  # the second wins where both have a character
         by_sound: dict[str, list[str]] = {}

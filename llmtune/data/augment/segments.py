@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 Cutter = Callable[[str], list[str]]  # a run of ideographs -> its words, which joined are the run
 Patterns = Sequence[re.Pattern[str]]
@@ -16,8 +17,10 @@ _WORD = re.compile(rf"{_LETTERS}(?:['’-]{_LETTERS})*")
 _WORD_OR_RUN = re.compile(rf"{_WORD.pattern}|[{IDEOGRAPHS}]+")
 
 
-def starts_with_ideograph(text: str) -> bool:
-    return _IDEOGRAPH.match(text) is not None
+@lru_cache(1 << 16)
+def is_ideograph(character: str) -> bool:
+    """Of Chinese or Japanese, kana among them."""
+    return _IDEOGRAPH.match(character) is not None
 
 
 def pieces(text: str, *, chinese: str) -> list[tuple[str, str]]:
@@ -31,7 +34,7 @@ def pieces(text: str, *, chinese: str) -> list[tuple[str, str]]:
         return _PIECE.findall(text)
     cut, found = chinese_words, []
     for space, run in _PIECE_OR_RUN.findall(text):
-        first, *others = cut(run) if starts_with_ideograph(run) else [run]
+        first, *others = cut(run) if is_ideograph(run[0]) else [run]
         found += [(space, first), *(("", word) for word in others)]
     return found
 
@@ -40,7 +43,7 @@ def joined(spaces_and_words: Sequence[tuple[str, str]]) -> str:
     """The words behind their spaces; two that only an ideograph kept apart get a space between them."""
     text = ""
     for space, word in spaces_and_words:
-        glued = text and not space and not starts_with_ideograph(text[-1]) and not starts_with_ideograph(word)
+        glued = text and not space and not is_ideograph(text[-1]) and not is_ideograph(word[0])
         text += (" " if glued else space) + word
     return text
 
@@ -52,7 +55,7 @@ def words(text: str, *, cut: Cutter | None) -> list[Span]:
     spans = []
     for match in _WORD_OR_RUN.finditer(text):
         start, end = match.span()
-        if not starts_with_ideograph(match[0]):
+        if not is_ideograph(text[start]):
             spans.append((start, end))
             continue
         for word in cut(match[0]):

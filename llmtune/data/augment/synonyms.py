@@ -3,7 +3,7 @@
 import numpy as np
 
 from llmtune.data.augment import thesaurus
-from llmtune.data.augment.segments import Patterns, Span, covered, free, starts_with_ideograph, words
+from llmtune.data.augment.segments import Patterns, Span, covered, free, is_ideograph, words
 
 Edit = tuple[int, int, str]  # start and end of what is replaced, and what comes there
 
@@ -29,7 +29,7 @@ def insert(text: str, rng: np.random.Generator, *, rate: float, protect: Pattern
     edits = []
     for _, synonym in found:
         at = places[rng.integers(len(places))]
-        edits.append((at, at, synonym if starts_with_ideograph(synonym) else f"{synonym} "))
+        edits.append((at, at, synonym if is_ideograph(synonym[0]) else f"{synonym} "))
     return _edited(text, edits)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from llmtune import paths
-from llmtune.data.augment.segments import Cutter, chinese_words, starts_with_ideograph
+from llmtune.data.augment.segments import Cutter, chinese_words, is_ideograph
 from llmtune.data.augment.wordnet import FILES, WordNet
 from llmtune.errors import DataError, ResourceError
 
@@ -125,7 +125,7 @@ def _user_list(path: Path) -> WordList:
             own.update(dict.fromkeys(other for other in replacements if other.lower() != word.lower()))
     if not synonyms:
         raise DataError("holds no synonyms", where=str(path), remedy="write lines such as 'film, movie, picture'")
-    chinese = [word for word in synonyms if starts_with_ideograph(word)]
+    chinese = [word for word in synonyms if is_ideograph(word[0])]
     return WordList({word: tuple(own) for word, own in synonyms.items()}, cut=_cutter(chinese) if chinese else None)
 
 
