@@ -10,14 +10,8 @@ from llmtune.errors import DataError
 FILES = ("index.sense", "data.noun", "data.verb", "data.adj", "data.adv")
 
 _POS_OF_NUMBER = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
-# Penn Treebank's tags of the forms that are no lemmas.
-_TAGS = {
-    "NOUN": ("NNS",),
-    "VERB": ("VBZ", "VBD", "VBG", "VBN"),
-    "ADJ": ("JJR", "JJS"),
-    "ADV": ("RBR", "RBS"),
-}
-_POS_OF_KIND = {"NOUN": "noun", "VERB": "verb", "ADJ": "adj", "ADV": "adv"}
+# Penn Treebank's tags of the forms that are looked up by their lemma; forms such as 'meanest' would give 'hatefulest'.
+_TAGS = {"NOUN": ("NNS",), "VERB": ("VBZ", "VBD", "VBG", "VBN")}
 _LEAST_SHARE = 0.2  # of a word's uses: rarer meanings are left alone
 
 # Words that have a meaning in WordNet (a: ampere, it: information technology) but are hardly ever used in it.
@@ -133,7 +127,7 @@ def _readings(word: str) -> Iterator[tuple[str, str, str]]:
             forms = lemminflect.getAllInflections(lemma) if lemma != word else {}
             tag = next((tag for tag in _TAGS.get(kind, ()) if word in forms.get(tag, ())), None)
             if tag is not None:
-                yield _POS_OF_KIND[kind], lemma, tag
+                yield kind.lower(), lemma, tag
 
 
 @lru_cache(1 << 16)

@@ -35,6 +35,7 @@ def test_a_word_gets_its_own_form():
     of = thesaurus.load("wordnet", None).of
     assert of("film") == ("movie", "picture", "cinema") and of("films") == ("movies", "pictures", "cinemas")
     assert of("makes") == ("does", "gets") and of("told") == ("stated", "said")
+    assert of("meanest") == ()  # rather than hatefulest
     assert "tedious" in of("boring") and "drilling" not in of("boring")
 
 
