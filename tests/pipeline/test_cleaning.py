@@ -24,7 +24,7 @@ def finished(shared: Folder) -> Folder:
     write_rows(shared / "train.csv", train)
     write_rows(shared / "test.csv", [*test, test[2]])
     data = ["data.train_file=train.csv", "data.test_file=test.csv"]
-    shared.told = shared.ok("run", *SMALL["lstm"], *data, *CLEAN, *SHORT)
+    shared.told = shared.ok("run", *SMALL["lstm"], *data, *CLEAN, *SHORT, "export=huggingface")
     return shared
 
 
@@ -98,7 +98,7 @@ def test_a_finetune_stage_cleans_as_the_first_unless_it_says_otherwise(finished:
 
 def test_a_leak_is_told_with_what_helps(finished: Folder):
     args = ["preprocess", "data.train_file=train.csv", "data.test_file=test.csv", *SMALL["lstm"]]
-    assert "clean=leaks" in finished.ok(*args, "clean=html").err
+    assert "clean=leaks" in finished.ok(*args, "clean=urls").err
 
 
 def test_a_mask_is_not_taken_for_a_tag(folder: Folder):
