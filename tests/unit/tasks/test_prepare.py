@@ -265,6 +265,7 @@ def test_rows_are_cut_and_counted(prepared_rows, model):
     assert ready.splits["train"].lengths.tolist() == [6, 4 if model == "bert" else 2, 6]
     assert ready.meta["splits"]["train"]["truncated"] == 2
     assert ready.meta["account"]["train"][-1] == {"stage": "tokenized", "rows_in": 3, "rows_out": 3, "truncated": 2}
+    assert ready.meta["task"]["max_length"] == 6
 
 
 @pytest.mark.parametrize("times", [1, 60])  # 60: word by word
@@ -274,7 +275,6 @@ def test_a_row_that_just_fits_is_not_cut(prepared_rows, times, pairs):
     rows = csv([f"{fits},0", "a b,1", f"{fits} g,1"] * times)
     ready = prepared_rows({"a.csv": rows}, tokenizer={"max_length": length, "type": "word"}, split=split, **pairs)
     assert ready.meta["splits"]["train"]["truncated"] == times
-    assert ready.meta["task"]["max_length"] == 6
 
 
 def test_pairs_are_cut_together(prepared_rows):
