@@ -146,12 +146,12 @@ NUMERIC = {"feature_names": ["x"], "feature_mean": [1.5], "feature_std": [2.0]}
 DESCRIPTIONS = [
     {"type": "classification", "label_names": ["a", "b"], **TEXT},
     {"type": "classification", "label_names": ["a", "b"], **NUMERIC},
-    {"type": "classification", "label_names": ["a", "b"], "label_bias": [0.0, 1.5], **NUMERIC},
     {"type": "regression", "target_mean": 0.5, "target_std": 2.0, **TEXT},
     {"type": "regression", "target_mean": 0.5, "target_std": 2.0, **NUMERIC},
     {"type": "causal_lm", "end_of_text": None, **TEXT},
     {"type": "causal_lm", "end_of_text": 3, **TEXT},
     {"type": "masked_lm", "mask_probability": 0.15, "mask_token_id": 4, "special_ids": [0, 1], "vocab_size": 30, **TEXT},
+    {"type": "classification", "label_names": ["a", "b"], "label_bias": [0.0, 1.5], **NUMERIC},
 ]
 
 
