@@ -11,7 +11,7 @@ from torch import nn
 
 import llmtune
 from llmtune import console, paths, tuning
-from llmtune.commands import deciding
+from llmtune.commands import accounts, deciding
 from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.schema import METRICS, StageConfig
@@ -19,6 +19,7 @@ from llmtune.config.sections.model import ModelConfig
 from llmtune.data import prepared
 from llmtune.data.augment import registry as augmenters
 from llmtune.data.batches import evaluation_batches
+from llmtune.data.clean import registry as cleaners
 from llmtune.data.prepared import Prepared
 from llmtune.errors import ModelError
 from llmtune.evaluation.evaluate import evaluate
@@ -65,6 +66,8 @@ def train_stage(
     model = _model(config, ready, compute)
     run = Path(found or ranks.from_main(lambda: str(create())))
     with run_dir.Lock(run) if ranks.is_main else contextlib.nullcontext():
+        if ranks.is_main:
+            accounts.write(run, ready)
         return _trainer(config, run, ready, model, compute, ranks).fit(), run
 
 
@@ -216,6 +219,7 @@ def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, frozen:
         "task": ready.meta["task"],
         "tokenizer": ready.meta["tokenizer"],
         "data": {"prepared": ready.directory.name, "inputs": prepared.inputs_of(ready)},
+        "clean": cleaners.described(config.clean),
         "tuning": config.tuning.model_dump(mode="json"),
         "model": _portable(config.model.model_dump(mode="json")),
     }

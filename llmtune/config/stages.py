@@ -8,6 +8,7 @@ from llmtune.config.store import Library
 
 FREE_MAPPINGS = ("where", "label_map", "by_label")  # replaced as a whole: their keys are the user's own
 SEVERAL = (
+    "clean",
     "augment",
     "balance",
 )  # groups of which one wants several: a finetune section that has one replaces the first stage's

@@ -26,7 +26,7 @@ def copy_companions(bundle: Bundle, directory: Path) -> None:
         for name in TOKENIZER_FILES:
             if (bundle.tokenizer_dir / name).is_file():
                 shutil.copyfile(bundle.tokenizer_dir / name, directory / name)
-    facts = {key: value for key, value in bundle.description.items() if key in ("llmtune", "task", "tokenizer")}
+    facts = {key: value for key, value in bundle.description.items() if key in ("llmtune", "task", "tokenizer", "clean")}
     (directory / "llmtune.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

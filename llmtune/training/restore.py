@@ -11,6 +11,8 @@ from torch import nn
 
 from llmtune import paths, tuning
 from llmtune.config.sections.model import ModelConfig, TuningConfig
+from llmtune.data.clean import registry as cleaners
+from llmtune.data.clean.registry import Cleaner
 from llmtune.errors import CheckpointError
 from llmtune.models import registry as models
 from llmtune.models.spec import ModelSpec
@@ -26,8 +28,8 @@ class Restored:
     Attributes:
         model: on the CPU, adapters merged.
         directory: where it was read from.
-        facts: llmtune.json: task, tokenizer facts, tuning; and `thresholds`, if the decision was moved after training. Empty
-            for a directory that llmtune did not write.
+        facts: llmtune.json: task, tokenizer facts, cleaning, tuning; and `thresholds`, if the decision was moved after
+            training. Empty for a directory that llmtune did not write.
     """
 
     model: nn.Module
@@ -51,6 +53,21 @@ class Restored:
                 remedy="name a run or an export of llmtune, or fine-tune the model first: llmtune finetune model.path=...",
             )
         return tasks.rebuild(self.facts["task"], self.tokenizer_dir)
+
+    def cleaner(self) -> Cleaner:
+        """What changed the texts that it was trained on; texts that it is to judge have to be changed alike.
+
+        Raises:
+            CheckpointError: this version knows no such cleaner.
+        """
+        try:
+            return cleaners.rebuild(self.facts.get("clean", []))
+        except ValueError:
+            raise CheckpointError(
+                "the texts were cleaned in a way that this version does not know",
+                where=str(self.directory / "llmtune.json"),
+                remedy="use a newer version of llmtune",
+            ) from None
 
 
 def restore(path: str | Path, *, which: str = "best", task: str | None = None) -> Restored:
