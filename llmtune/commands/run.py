@@ -60,10 +60,11 @@ def _run(composed: Composed, ranks: "Ranks") -> None:
 
 def _stage(config: StageConfig, ranks: "Ranks", **directories: Callable) -> tuple[dict[str, Any], Path]:
     """Train and evaluate, unless that is done."""
-    from llmtune.commands import runs, stage
+    from llmtune.commands import accounts, runs, stage
 
     ranks.wait()
     result, directory = stage.train_stage(config, ranks, **directories)
+    accounts.tell_run(directory)
     runs.tell_result(result, directory)
     if ranks.is_main:
         _evaluate(config, directory)

@@ -13,6 +13,7 @@ from llmtune.config.compose import Composed
 from llmtune.config.schema import StageConfig, TrainConfig
 from llmtune.data.prepared import Prepared, inputs_of
 from llmtune.errors import CheckpointError
+from llmtune.evaluation import thresholds
 from llmtune.files import new_folder
 from llmtune.training import checkpoint, drift, run_dir
 from llmtune.training.manifest import read_json
@@ -121,6 +122,9 @@ def tell_result(result: dict[str, Any], run: Path) -> None:
     if result["value"] is not None:
         rows.append(("best checkpoint", f"step {result['best_step']}, validation {result['metric']} {result['value']:.4f}"))
         rows += [(f"validation {name}", shown) for name, shown in metric_rows(result["metrics"]) if name != result["metric"]]
+    if "thresholds" in result:
+        names = read_json(run / "checkpoints" / "best" / "llmtune.json")["task"]["label_names"]
+        rows.append(("thresholds", thresholds.told(result["thresholds"], names)))
     rows.append(("training time", f"{result['train_seconds']:.1f} s"))
     if result["tokens_per_second"]:
         shares = f"{result['padding_share']:.0%} padding, {result['wait_share']:.1%} waiting"

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from llmtune import paths
 from llmtune.config.sections.data import ColumnMapping, DataConfig, FilesData, HubData
+from llmtune.data.accounting import Ledger
 from llmtune.data.readers import delimited, hub, json_rows, parquet, plain
 from llmtune.data.readers.columns import Chunk, Reader, Source, Wanted, as_numbers, as_text, listed
 from llmtune.data.readers.stream import check_file
@@ -49,6 +50,7 @@ def load(
     spool: Spool | None = None,
     also: Also | None = None,
     rename: Callable[[pa.Array], pa.Array] | None = None,
+    ledger: Ledger | None = None,
 ) -> dict[str, pa.Table]:
     """The rows of every split that the data names, 'train' always; `where` and `max_rows` are applied.
 
@@ -59,6 +61,7 @@ def load(
         spool: makes the tables; None: they are held in memory.
         also: columns that the train rows have besides.
         rename: makes other labels of some rows' labels.
+        ledger: is told how many rows there were, and how many are left.
 
     Raises:
         DataError: a source is missing, malformed or empty; with its place and the remedy.
@@ -73,9 +76,24 @@ def load(
                 chunks = _hub_chunks(data, split, asked)
             else:
                 chunks = _file_chunks(data, split, asked, scratch=spool.folder)
-            table = _table(data, chunks, spool, also=more, rename=rename)
+            counted = _Counted(chunks)
+            table = _table(data, counted, spool, also=more, rename=rename)
             tables[split] = _limited(table, data.max_rows, seed=seed, split=split, spool=spool)
+            if ledger is not None:
+                ledger.enter_read(split, rows=counted.num_rows, allowed=table.num_rows, taken=tables[split].num_rows)
     return tables
+
+
+class _Counted:
+    """Chunks of rows as they go by, and how many rows there were."""
+
+    def __init__(self, chunks: Iterator[tuple[str, Chunk]]):
+        self._chunks, self.num_rows = chunks, 0
+
+    def __iter__(self) -> Iterator[tuple[str, Chunk]]:
+        for name, chunk in self._chunks:
+            self.num_rows += len(chunk.rows)
+            yield name, chunk
 
 
 def fingerprint(data: DataConfig) -> list[list]:

@@ -1,5 +1,7 @@
 """Tables of any size: a small one stays in memory, a large one lies in a file without a name, mapped into memory."""
 
+import math
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -52,6 +54,19 @@ class Spool:
     def filtered(self, table: pa.Table, mask_N: np.ndarray) -> pa.Table:
         """The rows of a table for which the mask is true."""
         return self.table(_filtered(table, mask_N)) or table.schema.empty_table()
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of zeros to be filled.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        size = math.prod(shape) * dtype.itemsize
+        if self._folder is None or size <= self._limit:
+            return np.zeros(shape, dtype)
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is told now, not by a signal when it is written to
+            return np.memmap(file, dtype, mode="r+", shape=shape)
 
     def _on_disk(self, batches: list[pa.RecordBatch]) -> Iterator[pa.Table]:
         for schema, run in groupby(batches, key=lambda batch: batch.schema):

@@ -14,6 +14,8 @@ from llmtune.config.sections.data import DataConfig
 from llmtune.data import prepared, sources
 from llmtune.data import split as splits
 from llmtune.data import tokenizer as tokenizers
+from llmtune.data.accounting import Ledger
+from llmtune.data.clean import stages as cleaning
 from llmtune.data.leaks import in_common
 from llmtune.data.preparation import Preparation
 from llmtune.data.prepared import Prepared
@@ -24,7 +26,7 @@ from llmtune.tasks.base import Task
 from llmtune.tasks.classification import label_names_of, plain_label
 from llmtune.tasks.language_modeling import CausalLmTask
 from llmtune.tasks.registry import rebuild
-from llmtune.tasks.text import as_numbers
+from llmtune.tasks.text import TextInputs, as_numbers
 
 CHUNK_ROWS, CHUNK_BYTES = 10_000, 4 << 20  # that are worked on at once
 LONGEST_BY_DEFAULT = 512
@@ -45,7 +47,13 @@ def build(wanted: Preparation, directory: Path) -> dict[str, Any]:
 
 
 def load_rows(
-    data: DataConfig, *, need_label: bool, seed: int, spool: Spool | None = None, also: sources.Also | None = None
+    data: DataConfig,
+    *,
+    need_label: bool,
+    seed: int,
+    spool: Spool | None = None,
+    also: sources.Also | None = None,
+    ledger: Ledger | None = None,
 ) -> dict[str, pa.Table]:
     """The canonical tables of a data set, its labels in plain form and renamed as `data.label_map` says; see `sources.load`."""
     renamed = {plain_label(old): plain_label(new) for old, new in data.label_map.items()}
@@ -57,7 +65,7 @@ def load_rows(
         unused.difference_update(plain)
         return pa.array([renamed.get(label, label) for label in plain], pa.string()).take(encoded.indices)
 
-    tables = sources.load(data, need_label=need_label, seed=seed, spool=spool, also=also, rename=rename)
+    tables = sources.load(data, need_label=need_label, seed=seed, spool=spool, also=also, rename=rename, ledger=ledger)
     if unused:
         console.notice(f"data.label_map renames {listed(sorted(unused))}, which is the label of no row")
     return tables
@@ -114,15 +122,19 @@ class _Builder:
     def __init__(self, wanted: Preparation):
         self.data, self.split, self.tokenizer, self.task = wanted.data, wanted.split, wanted.tokenizer, wanted.task
         self.model, self.origin, self.seed, self.family = wanted.model, wanted.origin, wanted.seed, wanted.family
+        self.clean = wanted.clean
 
     def build(self, directory: Path) -> dict[str, Any]:
         """Write all splits and the tokenizer below `directory`; returns the meta data."""
         needs_label = self.task.type in ("classification", "regression")
-        spool = Spool(directory)
+        spool, ledger = Spool(directory), Ledger(directory)
         also = splits.also_read(self.split, self.data)
-        tables = load_rows(self.data, need_label=needs_label, seed=self.seed, spool=spool, also=also)
+        tables = load_rows(self.data, need_label=needs_label, seed=self.seed, spool=spool, also=also, ledger=ledger)
         is_classification = self.task.type == "classification"
-        tables = splits.split(tables, self.split, seed=self.seed, stratify=is_classification, spool=spool)
+        given = cleaning.before_split(tables, self.clean, ledger=ledger, spool=spool)
+        tables = splits.split(given, self.split, seed=self.seed, stratify=is_classification, spool=spool)
+        ledger.enter_split(given, tables)
+        tables = cleaning.after_split(tables, self.clean, seed=self.seed, ledger=ledger, spool=spool)
         description, facts = self._describe(tables["train"], directory)
         task = rebuild(description, directory / "tokenizer" if facts else None)
         counts = {}
@@ -130,12 +142,14 @@ class _Builder:
             with console.progress(f"preparing {name}", total=table.num_rows, unit="rows") as advance:
                 counts[name] = _Counter(task, table, advance)
                 prepared.write_split(directory, name, counts[name].columns())
+                ledger.enter(name, "tokenized", **counts[name].entry())
         if "text" in tables["train"].column_names:
             _warn_of_leak(tables)
         return {
             "task": description,
             "tokenizer": facts,
             "splits": {name: counter.facts() for name, counter in counts.items()},
+            "account": ledger.account,
         }
 
     def _describe(self, train: pa.Table, directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -236,21 +250,34 @@ class _Counter:
 
     def __init__(self, task: Task, table: pa.Table, advance: Any):
         self._task, self._table, self._advance = task, table, advance
-        self._rows = self._tokens = self._at_limit = 0
+        self._rows = self._tokens = self._truncated = 0
 
     def columns(self) -> Iterator[dict[str, pa.Array]]:
-        limit = self._task.describe().get("max_length", 0)
+        text = _text_of(self._task)
+        before = text.num_truncated if text is not None else 0
         for stored in encode_rows(self._task, self._table, advance=self._advance):
             self._rows += len(next(iter(stored.values())))
             if "input_ids" in stored:
-                lengths = pc.list_value_length(stored["input_ids"]).to_numpy()
-                self._tokens += int(lengths.sum())
-                self._at_limit += 0 if isinstance(self._task, CausalLmTask) else int((lengths >= limit).sum())
+                self._tokens += len(stored["input_ids"].flatten())
             yield stored
+        self._truncated = text.num_truncated - before if text is not None else 0
 
     def facts(self) -> dict[str, int]:
         counted = {"rows": self._rows, "source_rows": self._table.num_rows}
-        return {**counted, "tokens": self._tokens, "at_max_length": self._at_limit}
+        return {**counted, "tokens": self._tokens, "truncated": self._truncated}
+
+    def entry(self) -> dict[str, Any]:
+        """For the account; a language model's blocks are told beside the rows that they were made of."""
+        rows_in = self._table.num_rows
+        if isinstance(self._task, CausalLmTask):
+            return {"rows_in": rows_in, "rows_out": rows_in, "blocks": self._rows}
+        without_text = {"without text": rows_in - self._rows} if rows_in > self._rows else {}
+        return {"rows_in": rows_in, "rows_out": self._rows, "left_out": without_text, "truncated": self._truncated}
+
+
+def _text_of(task: Task) -> TextInputs | None:
+    """What tokenizes the rows of a task, if it reads text."""
+    return getattr(task, "text", None) or getattr(getattr(task, "inputs", None), "text", None)
 
 
 def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -286,4 +313,5 @@ class _Texts:
 def _warn_of_leak(tables: dict[str, pa.Table]) -> None:
     for name in ("validation", "test"):
         if name in tables and (num_leaked := in_common(tables[name], tables["train"])):
-            console.notice(f"{num_leaked:,} of {tables[name].num_rows:,} {name} rows also stand in the train rows")
+            told = f"{num_leaked:,} of {tables[name].num_rows:,} {name} rows also stand in the train rows"
+            console.notice(f"{told}; clean=leaks leaves those train rows out")

@@ -1,108 +1,66 @@
-"""Who gets which row: over all ranks, loader processes and micro-batches each row occurs once in an epoch, resumed or not."""
+"""The steps of a run where a sampler decides which rows stand in an epoch."""
 
 import json
-from collections import Counter
-from pathlib import Path
-from types import SimpleNamespace
+from itertools import islice
 
 import numpy as np
 import pytest
-import torch
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from llmtune.config.sections.training import TrainingConfig
-from llmtune.tasks.base import Batch
-from llmtune.training.plan import TrainPlan, window, windows
+from llmtune.data.sampling import ClassSampler
+from llmtune.training.plan import TrainPlan
+from tests.conftest import ROOT
 
-CONFIG = Path(__file__).resolve().parents[3] / "configs" / "training" / "default.yaml"
-
-
-class Rows:
-    """A split of which nothing but the lengths is known."""
-
-    def __init__(self, lengths: list[int]):
-        self.lengths = np.array(lengths, dtype=np.int32)
-
-    def rows(self, indices) -> list[dict]:
-        return [{"length": int(self.lengths[i])} for i in indices]
+LENGTHS = np.random.default_rng(1).integers(1, 60, 100).astype(np.int32)
+LABELS = (np.arange(100) % 10 == 0).astype(np.int64)  # 90 and 10 rows
 
 
-class Ids:
-    """A task whose batches hold nothing but the numbers of the rows."""
-
-    def collate(self, examples, draw) -> Batch:
-        ids = torch.tensor([example["id"] for example in examples])
-        return Batch({}, {}, ids, ids, float(len(examples)))
+def training(**changes) -> TrainingConfig:
+    values = yaml.safe_load((ROOT / "configs/training/default.yaml").read_text(encoding="utf-8"))
+    return TrainingConfig.model_validate_json(json.dumps({**values, "batch_size": 8, **changes}))
 
 
-def plan_of(split: Rows, **changes) -> TrainPlan:
-    values = {**yaml.safe_load(CONFIG.read_text(encoding="utf-8")), **changes}
-    return TrainPlan(split.lengths, TrainingConfig.model_validate_json(json.dumps(values)), seed=0)
+def plan(sizes=(90, 45), **changes) -> TrainPlan:
+    sampler = ClassSampler(LABELS, np.array(sizes), seed=0)
+    return TrainPlan(LENGTHS, training(**changes), seed=0, sampler=sampler)
 
 
-def met(plan, split, *, size, parts, start=0, stop=None, num_workers=0) -> dict[int, Counter]:
-    """How often the ranks together meet each row in each epoch, rows of weight zero left out."""
-    found: dict[int, Counter] = {}
-    num_windows = set()
-    for rank in range(size):
-        how = {"seed": 0, "num_micro_batches": parts, "ranks": SimpleNamespace(rank=rank, size=size)}
-        mine = windows(plan, split, Ids(), start=start, num_workers=num_workers, pin_memory=False, **how)
-        mine = [one for one in mine if stop is None or one.step < stop]
-        num_windows.add(len(mine))
-        for one in mine:
-            assert len(one.batches) == parts, "each rank calls the others as often as they call it"
-            for batch in one.batches:
-                assert batch.num_targets in (0, len(batch.example_ids))
-                if batch.num_targets:
-                    found.setdefault(one.epoch, Counter()).update(batch.example_ids.tolist())
-    assert len(num_windows) == 1
-    return found
+def told(steps) -> list:
+    return [(s.step, s.epoch, s.ends_epoch, s.indices.tolist(), s.repeats.tolist()) for s in steps]
 
 
-cut = st.fixed_dictionaries({"size": st.integers(1, 5), "parts": st.integers(1, 4)})
+CUTS = [{}, {"group_by_length": False}, {"max_tokens_per_batch": 300}]
 
 
-@settings(deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=60),
-    batch_size=st.integers(1, 20),
-    max_tokens=st.sampled_from([None, 1, 50, 300]),
-    by_length=st.booleans(),
-    epochs=st.sampled_from([1, 2, 1.5]),
-    before=cut,
-    after=cut,
-    share=st.floats(0, 1),
-)
-def test_each_row_once_in_an_epoch(lengths, batch_size, max_tokens, by_length, epochs, before, after, share):
-    """Whatever the sizes, and after a resume at any step, even with another number of ranks and micro-batches."""
-    split = Rows(lengths)
-    rule = {"batch_size": batch_size, "max_tokens_per_batch": max_tokens, "group_by_length": by_length}
-    plan, resumed = (plan_of(split, epochs=epochs, **rule) for _ in range(2))
-    step = round(share * plan.total_steps)
-    first, second = met(plan, split, stop=step, **before), met(resumed, split, start=step, **after)
-    for epoch in range(int(np.ceil(epochs))):
-        counts = first.get(epoch, Counter()) + second.get(epoch, Counter())
-        assert set(counts.values()) == {1}
-        assert len(counts) == len(lengths) or epoch + 1 > epochs
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("sizes", [(90, 45), (10, 10), (50, 50)])
+def test_an_epoch_holds_what_the_sampler_says(cut, sizes):
+    made = plan(sizes, epochs=3, **cut)
+    steps = list(made.steps(0))
+    assert made.total_steps == len(steps) and [s.step for s in steps] == list(range(len(steps)))
+    for epoch in range(3):
+        mine = [s for s in steps if s.epoch == epoch]
+        assert [s.ends_epoch for s in mine] == [False] * (len(mine) - 1) + [True]
+        pairs = [pair for s in mine for pair in zip(s.indices.tolist(), s.repeats.tolist(), strict=True)]
+        assert len(set(pairs)) == len(pairs)
+        rows, repeats = ClassSampler(LABELS, np.array(sizes), seed=0).epoch(epoch)
+        assert sorted(pairs) == sorted(zip(rows.tolist(), repeats.tolist(), strict=True))
 
 
-@pytest.mark.parametrize(("size", "parts", "start"), [(1, 1, 0), (2, 3, 0), (2, 1, 5), (3, 2, 3)])
-def test_loader_processes_lose_and_repeat_nothing(size: int, parts: int, start: int):
-    split = Rows(np.random.default_rng(0).integers(1, 30, 47).tolist())
-    plan = plan_of(split, epochs=2, batch_size=7)
-    assert met(plan, split, size=size, parts=parts, start=start, num_workers=3) == met(
-        plan, split, size=size, parts=parts, start=start
-    )
-    assert met(plan, split, size=size, parts=parts, num_workers=2)[1] == Counter(range(47))
+@pytest.mark.parametrize("cut", CUTS)
+def test_the_steps_go_on_from_anywhere(cut):
+    whole = told(plan(epochs=2.5, **cut).steps(0))
+    assert told(plan(epochs=2.5, **cut).steps(0)) == whole
+    for start in range(0, len(whole), 7):
+        assert told(plan(epochs=2.5, **cut).steps(start)) == whole[start:]
 
 
-def test_a_single_window_is_that_of_the_whole_run():
-    split = Rows(np.random.default_rng(0).integers(1, 30, 20).tolist())
-    plan = plan_of(split, epochs=1, batch_size=6)
-    how = {"seed": 0, "num_micro_batches": 2, "ranks": SimpleNamespace(rank=1, size=2)}
-    for one in windows(plan, split, Ids(), start=0, num_workers=0, pin_memory=False, **how):
-        planned = next(plan.steps(one.step))
-        alone = window(planned, split, Ids(), **how)
-        assert [b.example_ids.tolist() for b in alone.batches] == [b.example_ids.tolist() for b in one.batches]
+def test_without_a_sampler_no_row_comes_again():
+    made = TrainPlan(LENGTHS, training(epochs=1), seed=0)
+    assert all(not s.repeats.any() for s in made.steps(0)) and made.total_steps == 13
+
+
+def test_max_steps_count_as_ever():
+    assert plan(epochs=None, max_steps=40).total_steps == 40
+    assert len(list(islice(plan(epochs=None, max_steps=40).steps(0), 50))) == 40
