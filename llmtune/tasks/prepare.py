@@ -28,7 +28,7 @@ from llmtune.tasks.language_modeling import CausalLmTask
 from llmtune.tasks.registry import rebuild
 from llmtune.tasks.text import TextInputs, as_numbers
 
-CHUNK_ROWS, CHUNK_BYTES = 10_000, 8 << 20  # that are worked on at once
+CHUNK_ROWS, CHUNK_BYTES = 10_000, 4 << 20  # that are worked on at once
 LONGEST_BY_DEFAULT = 512
 
 
