@@ -58,6 +58,7 @@ def train_stage(
     compute = precision.choose(
         config.hardware, precision=config.hardware.precision, is_transformer=_is_transformer(config.model)
     )
+    augmenters.require(config.augment)
     ready = ranks.main_first(lambda: _rows(config))
     found = ranks.from_main(lambda: _text(find(ready)))
     if found is not None and run_dir.is_finished(Path(found)):
@@ -262,4 +263,5 @@ def _fingerprint(config: StageConfig, ready: Prepared, compute: Compute, ranks: 
         "compile": config.hardware.compile,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "augment": augmenters.fingerprint(config.augment),
     }

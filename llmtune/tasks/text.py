@@ -18,7 +18,7 @@ from llmtune.errors import DataError
 from llmtune.randomness import generator
 from llmtune.tasks.base import Draw
 
-Augmenter = Callable[[str, np.random.Generator], str]
+Augmenter = Callable[[Mapping[str, str], np.random.Generator], dict[str, str]]  # text, and text_pair if there is one
 
 _MANY = 100  # rows, from which on it is worth while to look for words that come up again
 _PART = 1 << 22  # bytes of text that are tokenized at once, if it is more than a row
@@ -99,14 +99,16 @@ class TextInputs:
         """The examples with texts changed at random and tokenized again; each draw depends on epoch, row and repeat alone."""
         if self.augmenter is None or not draw.training:
             return examples
-        changed = []
-        for example in examples:
-            rng = generator(draw.seed, "augment", draw.epoch, example["id"], example.get("repeat", 0))
-            changed.append({k: self.augmenter(example[k], rng) for k in ("text", "text_pair") if k in example})
+        changed = [self.augmented_texts(example, draw) for example in examples]
         pairs = [texts["text_pair"] for texts in changed] if "text_pair" in changed[0] else None
         encoded = self.encode([texts["text"] for texts in changed], pairs)  # at once: a call for each row takes longer
         rows = ({name: np.asarray(values[i]) for name, values in encoded.items()} for i in range(len(changed)))
         return [{**example, **texts, **row} for example, texts, row in zip(examples, changed, rows, strict=True)]
+
+    def augmented_texts(self, example: dict, draw: Draw) -> dict[str, str]:
+        """The texts of one row as an epoch sees them."""
+        rng = generator(draw.seed, "augment", draw.epoch, example["id"], example.get("repeat", 0))
+        return self.augmenter({k: example[k] for k in ("text", "text_pair") if k in example}, rng)
 
     def pad(self, examples: Sequence[dict]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Model inputs [B, L] and lengths [B], padded on the right."""
