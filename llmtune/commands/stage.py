@@ -11,12 +11,12 @@ from torch import nn
 
 import llmtune
 from llmtune import console, paths, tuning
+from llmtune.commands import augmenting
 from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.schema import METRICS, StageConfig
 from llmtune.config.sections.model import ModelConfig
 from llmtune.data import prepared
-from llmtune.data.augment import registry as augmenters
 from llmtune.data.batches import evaluation_batches
 from llmtune.data.prepared import Prepared
 from llmtune.errors import ModelError
@@ -27,7 +27,7 @@ from llmtune.randomness import draw_key
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
-from llmtune.training import live_rows, low_rank, precision, run_dir
+from llmtune.training import low_rank, precision, run_dir
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
@@ -60,10 +60,11 @@ def train_stage(
     if found is not None and run_dir.is_finished(Path(found)):
         console.notice(f"training is done: {found}")
         return run_dir.read_result(Path(found)), Path(found)
+    variants = ranks.main_first(lambda: augmenting.prepare_variants(config, ready, compute))
     model = _model(config, ready, compute)
     run = Path(found or ranks.from_main(lambda: str(create())))
     with run_dir.Lock(run) if ranks.is_main else contextlib.nullcontext():
-        return _trainer(config, run, ready, model, compute, ranks).fit(), run
+        return _trainer(config, run, ready, variants, model, compute, ranks).fit(), run
 
 
 def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> tuple[Forecast, list[str]]:
@@ -73,9 +74,10 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         is_transformer = _is_transformer(config.model)
         compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
         ready = prepare_stage(config)
+        variants = augmenting.prepare_variants(config, ready, compute)
         model = _model(config, ready, compute)
         saved.write(scratch / run_dir.CONFIG, tree, header="llmtune plan, resolved")
-        trainer = _trainer(config, scratch, ready, model, compute, ranks)
+        trainer = _trainer(config, scratch, ready, variants, model, compute, ranks)
         score, batches = None, []
         if split := ready.splits.get("validation"):
             import llmtune.evaluation.metrics  # noqa: F401  its libraries are part of what an evaluation needs
@@ -128,14 +130,20 @@ def _is_transformer(model: ModelConfig) -> bool:
     return not file.is_file() or not str(read_json(file).get("model_type")).startswith("llmtune_")
 
 
-def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, compute: Compute, ranks: Ranks) -> Trainer:
+def _trainer(
+    config: StageConfig,
+    run: Path,
+    ready: Prepared,
+    variants: Prepared | None,
+    model: nn.Module,
+    compute: Compute,
+    ranks: Ranks,
+) -> Trainer:
     task = task_of(ready)
     if getattr(task, "isolate_documents", False):
         require_isolation(model)
-    if config.augment:
-        task_text(task).augmenter = augmenters.build(config.augment)
-    elif config.task.type != "masked_lm" and not config.hardware.compile:  # else tokens come up that the rows do not hold
-        live_rows.install(model, ready.splits["train"], pad_token_id=task.describe().get("pad_token_id"))
+    augmenting.install(config, ready, variants, task, model)
+    loss_of = augmenting.loss_of(config, task, model)
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type == "full" else frozen_digest(model)
     evaluate_now = _validation(config, ready, model, task, ranks)
@@ -148,13 +156,13 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         run=run,
         model=model,
         task=task,
-        loss_of=task.loss,
+        loss_of=loss_of,
         split=ready.splits["train"],
         evaluate=evaluate_now,
         best_metric=best_metric,
         higher_is_better=METRICS[config.task.type][best_metric],
         make_state=_state_maker(config, ready, model, frozen),
-        fingerprint={**_fingerprint(config, ready, compute, ranks), "frozen": frozen},
+        fingerprint={**_fingerprint(config, ready, variants, compute, ranks), "frozen": frozen},
         training=config.training,
         optimizer_config=config.optimizer,
         schedule=config.schedule,
@@ -165,11 +173,6 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         compiled=torch.compile(model, dynamic=True) if config.hardware.compile else None,
         whole=whole,
     )
-
-
-def task_text(task: Any) -> Any:
-    """The text side of a task, wherever it keeps it."""
-    return task.text if hasattr(task, "text") else task.inputs.text
 
 
 def _validation(config: StageConfig, ready: Prepared, model: nn.Module, task: Any, ranks: Ranks):
@@ -219,7 +222,9 @@ def _portable(model: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
-def _fingerprint(config: StageConfig, ready: Prepared, compute: Compute, ranks: Ranks) -> dict[str, Any]:
+def _fingerprint(
+    config: StageConfig, ready: Prepared, variants: Prepared | None, compute: Compute, ranks: Ranks
+) -> dict[str, Any]:
     """What a resumed run must share with its beginning to go on bit for bit."""
     import transformers
 
@@ -228,7 +233,7 @@ def _fingerprint(config: StageConfig, ready: Prepared, compute: Compute, ranks: 
     )
     return {
         "seed": config.seed,
-        "data": ready.directory.name,
+        "data": "+".join(part.directory.name for part in (ready, variants) if part is not None),
         **training,
         "threads": torch.get_num_threads(),
         "ranks": ranks.size,

@@ -31,7 +31,7 @@ def complete_finetune(tree: dict, library: Library) -> tuple[dict[str, Any], lis
         if key == "model":
             continue
         base = stage.get(key)
-        if key == "augment":
+        if key in ("augment", "objective"):
             stage[key] = value
         elif isinstance(value, dict) and isinstance(base, dict):
             kind = value.get("type", base.get("type"))

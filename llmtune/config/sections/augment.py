@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from llmtune.config.sections.augment_model import ModelAugment
 from llmtune.config.sections.base import Fraction, Section
 
 
@@ -23,4 +24,4 @@ class SwapWords(Section):
     """Number of exchanges as a share of the number of words."""
 
 
-AugmentConfig = Annotated[DropWords | SwapWords, Field(discriminator="type")]
+AugmentConfig = Annotated[DropWords | SwapWords | ModelAugment, Field(discriminator="type")]
