@@ -20,11 +20,10 @@ from llmtune.models import checks
 from llmtune.models.location import locate
 from llmtune.objectives import registry as objectives
 from llmtune.tasks.base import LossOf, Task
-from llmtune.training import live_rows, run_dir
-from llmtune.training.precision import Compute
+from llmtune.training import live_rows, precision, run_dir
 
 
-def prepare_variants(config: StageConfig, ready: Prepared, compute: Compute) -> Prepared | None:
+def prepare_variants(config: StageConfig, ready: Prepared) -> Prepared | None:
     """The variants of the train rows, from the cache if nothing has changed since; None if the config asks for none.
 
     Raises:
@@ -42,6 +41,7 @@ def prepare_variants(config: StageConfig, ready: Prepared, compute: Compute) -> 
         from llmtune.tasks.contextual import Rewriter, write_variants
         from llmtune.training.restore import restore
 
+        compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=True)
         restored = restore(directory, task="masked_lm")
         fast = tokenizers.load(directory) if restored.tokenizer_dir else None
         how = {"settings": settings, "autocast": compute.autocast, "seed": config.seed}

@@ -7,6 +7,8 @@ from llmtune.config.compose import compose
 
 if TYPE_CHECKING:
     from llmtune.cli import Options
+    from llmtune.config.schema import TrainConfig
+    from llmtune.data.prepared import Prepared
 
 
 def run(args: list[str], options: "Options") -> int:
@@ -16,6 +18,7 @@ def run(args: list[str], options: "Options") -> int:
     from llmtune.commands.preparing import prepare_stage
 
     ready = prepare_stage(composed.config)
+    variants = _variants(composed.config, ready)
     rows = [("prepared data", str(ready.directory))]
     for name, facts in ready.meta["splits"].items():
         text = f"{facts['rows']:,} rows"
@@ -24,6 +27,9 @@ def run(args: list[str], options: "Options") -> int:
         if facts["tokens"]:
             text += f", {facts['tokens']:,} tokens, {facts['at_max_length']:,} rows fill or exceed max_length"
         rows.append((name, text))
+    if variants is not None:
+        told, train = variants.meta, ready.meta["splits"]["train"]["rows"]
+        rows.append(("variants", f"{told['variants']:,} of {train:,} rows, {told['changed']:,} of them with other words"))
     task = ready.meta["task"]
     if names := task.get("label_names"):
         rows.append(("labels", f"{len(names)}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"))
@@ -31,3 +37,14 @@ def run(args: list[str], options: "Options") -> int:
         rows.append(("tokenizer", f"{ready.meta['tokenizer']['vocab_size']:,} entries, max_length {task['max_length']}"))
     console.result_table("prepared", rows)
     return 0
+
+
+def _variants(config: "TrainConfig", ready: "Prepared") -> "Prepared | None":
+    """Those of the train rows; torch is loaded only where the config asks for some."""
+    if not any(section.type == "contextual" for section in config.augment.values()):
+        return None
+    from llmtune.commands.augmenting import prepare_variants
+    from llmtune.training import precision
+
+    precision.set_up(config.hardware, exact=config.training.exact)
+    return prepare_variants(config, ready)

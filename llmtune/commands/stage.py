@@ -60,7 +60,7 @@ def train_stage(
     if found is not None and run_dir.is_finished(Path(found)):
         console.notice(f"training is done: {found}")
         return run_dir.read_result(Path(found)), Path(found)
-    variants = ranks.main_first(lambda: augmenting.prepare_variants(config, ready, compute))
+    variants = ranks.main_first(lambda: augmenting.prepare_variants(config, ready))
     model = _model(config, ready, compute)
     run = Path(found or ranks.from_main(lambda: str(create())))
     with run_dir.Lock(run) if ranks.is_main else contextlib.nullcontext():
@@ -74,7 +74,7 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         is_transformer = _is_transformer(config.model)
         compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
         ready = prepare_stage(config)
-        variants = augmenting.prepare_variants(config, ready, compute)
+        variants = augmenting.prepare_variants(config, ready)
         model = _model(config, ready, compute)
         saved.write(scratch / run_dir.CONFIG, tree, header="llmtune plan, resolved")
         trainer = _trainer(config, scratch, ready, variants, model, compute, ranks)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from llmtune.errors import ModelError
 from llmtune.tasks.base import Batch, LossOf, LossTerms, Task
 
+# What a config calls dropout for which a model may have no layer: within attention, and in our LSTM.
+WITHOUT_LAYER = ("attention_dropout", "attention_probs_dropout_prob", "dropout", "recurrent_dropout")
+
 
 def r_drop(task: Task, model: nn.Module, *, alpha: float) -> LossOf:
     """Half of the paper's loss, L1 + L2 + alpha * (KL(1|2) + KL(2|1)) / 2, so that its scale is that of a single pass.
@@ -28,9 +31,9 @@ def r_drop(task: Task, model: nn.Module, *, alpha: float) -> LossOf:
 
 
 def has_dropout(model: nn.Module) -> bool:
-    """Whether two passes in training differ: by what the model's config says, or by a layer that was put in."""
-    told = [value for key, value in model.config.to_dict().items() if "drop" in key and isinstance(value, float)]
-    return any(told) or any(module.p for module in model.modules() if isinstance(module, nn.Dropout))
+    """Whether two passes in training differ: by a layer that drops, or where none is needed for it, as the config says."""
+    layers = any(module.p for module in model.modules() if isinstance(module, nn.Dropout))
+    return layers or any(getattr(model.config, name, 0.0) for name in WITHOUT_LAYER)
 
 
 def _loss(task: Task, alpha: float, model: nn.Module, batch: Batch) -> LossTerms:
