@@ -61,8 +61,6 @@ def test_updates_learn_from_moved_words(reviews: Folder):
     reviews.ok(*args, "run_name=twice", "training.activation_checkpointing=true")
     plain, twice = (step_losses(reviews.latest(name)) for name in ("plain", "twice"))
     assert [loss for _, loss in plain] == pytest.approx([loss for _, loss in twice], rel=1e-3)
-    refused = reviews(*args, "run_name=plain", "~tuning.dropout", "tuning.dropout=0", "~augment.fgm", "objective=r_drop")
-    assert refused.code in (0, 4)
 
 
 def test_a_tokenizer_that_cannot_hide_is_told(reviews: Folder):
@@ -70,44 +68,45 @@ def test_a_tokenizer_that_cannot_hide_is_told(reviews: Folder):
     assert refused.code == 2 and "augment.mask: the tokenizer has neither" in refused.err
 
 
-class TestContextual:
-    """Variants by a masked language model of our own."""
+@pytest.fixture(scope="module")
+def asked(reviews: Folder) -> list[str]:
+    """A run with variants by a masked language model of our own."""
+    masked = ["task=masked_lm", "data.label_column=null", "training.max_steps=5", "training.epochs=null", "run_name=mlm"]
+    reviews.ok("train", *SMALL["bert"], *COMMON, *ON_CPU, *masked)
+    return [*COMMON, *SMALL["lstm"], "augment=contextual", "augment.contextual.model=runs/mlm/latest", "training.epochs=2"]
 
-    @pytest.fixture(scope="class")
-    def asked(self, reviews: Folder) -> list[str]:
-        masked = ["task=masked_lm", "data.label_column=null", "training.max_steps=5", "training.epochs=null", "run_name=mlm"]
-        reviews.ok("train", *SMALL["bert"], *COMMON, *ON_CPU, *masked)
-        return [*COMMON, *SMALL["lstm"], "augment=contextual", "augment.contextual.model=runs/mlm/latest", "training.epochs=2"]
 
-    def test_they_are_made_once_and_a_resume_is_exact(self, reviews: Folder, asked: list[str]):
-        told = reviews.ok("preprocess", *asked)
-        assert "variants" in told.out and "384 of 96 rows" in told.out
-        args = ["train", *asked, *ON_CPU, "training.save_every=4", "training.keep_checkpoints=9", "run_name=contextual"]
-        assert "writing variants" not in reviews.ok(*args).err
-        run = reviews.latest("contextual")
-        expected, losses = best(reviews, "contextual"), step_losses(run)
-        (run / "result.json").unlink()
-        for step in sorted((run / "checkpoints").glob("step-*"))[1:]:
-            shutil.rmtree(step)
-        reviews.ok(*args, "hardware.num_workers=2")
-        assert best(reviews, "contextual") == expected and step_losses(run) == losses
-        reviews.ok(*args, "~augment.contextual", "run_name=plain")
-        assert best(reviews, "plain") != expected
+def test_they_are_made_once_and_a_resume_is_exact(reviews: Folder, asked: list[str]):
+    told = reviews.ok("preprocess", *asked)
+    assert "variants" in told.out and "384 of 96 rows" in told.out
+    args = ["train", *asked, *ON_CPU, "training.save_every=4", "training.keep_checkpoints=9", "run_name=contextual"]
+    assert "writing variants" not in reviews.ok(*args).err
+    run = reviews.latest("contextual")
+    expected, losses = best(reviews, "contextual"), step_losses(run)
+    (run / "result.json").unlink()
+    for step in sorted((run / "checkpoints").glob("step-*"))[1:]:
+        shutil.rmtree(step)
+    reviews.ok(*args, "hardware.num_workers=2")
+    assert best(reviews, "contextual") == expected and step_losses(run) == losses
+    reviews.ok(*args, "~augment.contextual", "run_name=plain")
+    assert best(reviews, "plain") != expected
 
-    def test_another_model_makes_others_and_a_run_does_not_go_on_with_them(self, reviews: Folder, asked: list[str]):
-        args = ["train", *asked, *ON_CPU, "training.save_every=4", "training.keep_checkpoints=9", "run_name=drifts"]
-        reviews.ok(*args)
-        (reviews.latest("drifts") / "result.json").unlink()
-        masked = ["task=masked_lm", "data.label_column=null", "training.max_steps=6", "training.epochs=null", "run_name=mlm"]
-        reviews.ok("train", *SMALL["bert"], *COMMON, *ON_CPU, *masked)
-        refused = reviews(*args)
-        assert refused.code == 4 and "the model that wrote variants" in refused.err
 
-    def test_a_model_without_the_head_is_refused(self, reviews: Folder, asked: list[str]):
-        reviews.ok("train", *SMALL["bert"], *COMMON, *ON_CPU, "training.max_steps=1", "training.epochs=null", "run_name=cls")
-        before = sorted(reviews.path.glob("runs/*"))
-        refused = reviews("train", *asked, *ON_CPU, "augment.contextual.model=runs/cls/latest", "run_name=x")
-        assert refused.code == 4 and "without a head that predicts masked tokens" in refused.err and "bert_mlm" in refused.err
-        assert sorted(reviews.path.glob("runs/*")) == before
-        refused = reviews("train", *asked, *ON_CPU, "augment.contextual.model=/nowhere", "run_name=x")
-        assert refused.code == 4 and "/nowhere" in refused.err
+def test_another_model_makes_others_and_a_run_does_not_go_on_with_them(reviews: Folder, asked: list[str]):
+    args = ["train", *asked, *ON_CPU, "training.save_every=4", "training.keep_checkpoints=9", "run_name=drifts"]
+    reviews.ok(*args)
+    (reviews.latest("drifts") / "result.json").unlink()
+    masked = ["task=masked_lm", "data.label_column=null", "training.max_steps=6", "training.epochs=null", "run_name=mlm"]
+    reviews.ok("train", *SMALL["bert"], *COMMON, *ON_CPU, *masked)
+    refused = reviews(*args)
+    assert refused.code == 4 and "the model that wrote variants" in refused.err
+
+
+def test_a_model_without_the_head_is_refused(reviews: Folder, asked: list[str]):
+    reviews.ok("train", *SMALL["bert"], *COMMON, *ON_CPU, "training.max_steps=1", "training.epochs=null", "run_name=cls")
+    before = sorted(reviews.path.glob("runs/*"))
+    refused = reviews("train", *asked, *ON_CPU, "augment.contextual.model=runs/cls/latest", "run_name=x")
+    assert refused.code == 4 and "without a head that predicts masked tokens" in refused.err and "bert_mlm" in refused.err
+    assert sorted(reviews.path.glob("runs/*")) == before
+    refused = reviews("train", *asked, *ON_CPU, "augment.contextual.model=/nowhere", "run_name=x")
+    assert refused.code == 4 and "/nowhere" in refused.err
