@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llmtune.tasks.classification import Criterion, cross_entropy
+from llmtune.tasks.criterion import Criterion, cross_entropy
 
 
 def smoothed(criterion: Criterion, *, smoothing: float) -> Criterion:

@@ -9,7 +9,7 @@ from llmtune.config.sections.objective import L1Penalty, L2Penalty, LabelSmoothi
 from llmtune.errors import ModelError
 from llmtune.objectives import r_drop
 from llmtune.objectives.smoothing import smoothed
-from llmtune.tasks.classification import cross_entropy
+from llmtune.tasks.criterion import BalancedCrossEntropy, cross_entropy
 from tests.unit.objectives.conftest import KINDS, batch, rows_of
 
 R_DROP = RDrop(type="r_drop", alpha=3.0)
@@ -54,7 +54,7 @@ def test_r_drop_without_dropout_is_refused(model, build):
 def test_smoothing_is_torchs_own(weights):
     logits, labels = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
     weight = None if weights is None else torch.tensor(weights)
-    ours = smoothed(lambda x, y: F.cross_entropy(x, y, weight=weight, reduction="none"), smoothing=0.1)
+    ours = smoothed(BalancedCrossEntropy(weights_C=weight), smoothing=0.1)
     expected = F.cross_entropy(logits, labels, weight=weight, reduction="none", label_smoothing=0.1)
     torch.testing.assert_close(ours(logits, labels), expected)
     if weights is None:
