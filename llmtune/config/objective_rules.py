@@ -44,6 +44,11 @@ def rules(config: "StageConfig") -> Iterator[tuple[bool, str]]:
             f"leave it out (~{key})",
         )
         yield (
+            section.type == "fgm" and config.hardware.compile,
+            f"{key}: goes back through the model twice, which a compiled one does not allow: set hardware.compile=false, or "
+            f"leave it out (~{key})",
+        )
+        yield (
             section.type == "word_mixup" and tuning == "head",
             f"{key}: mixes word vectors, and tuning=head leaves all that reads them as it is: use augment=mixup, which mixes "
             "what the head reads",

@@ -17,6 +17,7 @@ MISTAKES = {
     "r-drop of a language model": (["model=gpt", "task=causal_lm", "objective=r_drop"], ["objective.r_drop", "causal_lm"]),
     "smoothing without classes": (["task=regression", "objective=label_smoothing"], ["objective.label_smoothing", "classes"]),
     "fgm with a frozen body": ([*BERT, "tuning=head", "augment=fgm"], ["augment.fgm", "tuning=head"]),
+    "fgm compiled": (["hardware.compile=true", "augment=fgm"], ["augment.fgm", "hardware.compile=false"]),
     "word mixup with a frozen body": ([*BERT, "tuning=head", "augment=word_mixup"], ["word_mixup", "augment=mixup"]),
     "r-drop without dropout": (["model.dropout=0", "objective=r_drop"], ["objective.r_drop", "model.dropout"]),
     "two penalties of a kind": (["objective=l1", "+objective.m={type: l1, strength: 1}"], ["objective.m", "another l1"]),

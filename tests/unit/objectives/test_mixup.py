@@ -129,3 +129,17 @@ def test_a_model_without_word_vectors_is_refused(build, section):
     made = models.build(section("model/mlp"), tiny.spec("regression", num_features=1, feature_mean=(0.0,), feature_std=(1.0,)))
     with pytest.raises(ModelError, match="word vectors"):
         build(made, WORDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_compiled_model_mixes_words_too(kind, model, build):
+    made = model(kind)
+    loss_of = build(made, WORDS)
+    compiled = torch.compile(made, dynamic=True, backend="aot_eager")
+    for number in (5, 4, 6):
+        losses = []
+        for called in (made, compiled):
+            torch.manual_seed(number)
+            losses.append(loss_of(called, batch(number, seed=number)).sum)
+        torch.testing.assert_close(*losses)
