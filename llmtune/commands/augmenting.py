@@ -1,110 +1,81 @@
-"""What a config says about changing train rows and about the loss, brought to the task and the model of a stage."""
+"""The train rows as augmenters change them: read, shown and written."""
 
-import hashlib
+import csv
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from torch import nn
-
-from llmtune import paths
-from llmtune.commands.preparing import cache_dir
-from llmtune.config.schema import StageConfig
-from llmtune.config.sections.augment_model import Contextual, ModelAugment
-from llmtune.data import prepared
-from llmtune.data import tokenizer as tokenizers
+from llmtune import console
+from llmtune.commands.preparing import prepare_stage
+from llmtune.config.schema import AugmentVerbConfig
+from llmtune.config.sections.data import DataConfig
+from llmtune.data import sources
+from llmtune.data.accounting import Ledger
 from llmtune.data.augment import registry as augmenters
-from llmtune.data.augment import tokens
-from llmtune.data.augment.variants import Variants
-from llmtune.data.prepared import Prepared
-from llmtune.models import checks
-from llmtune.models.location import locate
-from llmtune.objectives import registry as objectives
-from llmtune.tasks.base import LossOf, Task
-from llmtune.training import live_rows, precision, run_dir
+from llmtune.data.augment.comparison import compare, pieces_of
+from llmtune.data.spool import Spool
+from llmtune.errors import DataError
+from llmtune.files import replacing
+from llmtune.randomness import generator
+from llmtune.tasks.augmented import AugmentedRows
+from llmtune.tasks.prepare import load_splits
 
 
-def prepare_variants(config: StageConfig, ready: Prepared) -> Prepared | None:
-    """The variants of the train rows, from the cache if nothing has changed since; None if the config asks for none.
-
-    Raises:
-        ModelError: the model that is to write them is missing, unfit, or predicts no masked tokens.
-    """
-    settings = _contextual(config)
-    if settings is None:
-        return None
-    directory = _masked_lm(settings.model)
-    files = [file for file in sorted(directory.iterdir()) if file.suffix in (".json", ".safetensors", ".txt")]
-    digests = [[file.name, _digest(file)] for file in files]
-    key = {"variants_of": ready.directory.name, "model": digests, "settings": settings.model_dump(exclude={"model"})}
-
-    def build(work: Path) -> dict[str, Any]:
-        from llmtune.tasks.contextual import Rewriter, write_variants
-        from llmtune.training.restore import restore
-
-        compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=True)
-        restored = restore(directory, task="masked_lm")
-        fast = tokenizers.load(directory) if restored.tokenizer_dir else None
-        how = {"settings": settings, "autocast": compute.autocast, "seed": config.seed}
-        rewriter = Rewriter(restored.model.eval().to(compute.device), fast, **how)
-        return write_variants(work, ready.splits["train"], rewriter, label_names=ready.meta["task"].get("label_names"))
-
-    return prepared.open_or_build(key, build, cache_dir=cache_dir())
+def train_rows(config: AugmentVerbConfig, scratch: Path) -> AugmentedRows:
+    """The train rows of a config, as its augmenters change them; `scratch` holds large tables."""
+    augmenter = augmenters.build(config.augment)  # stops before the rows are read if a package is missing
+    how = {"seed": config.seed, "spool": Spool(scratch), "ledger": Ledger(scratch)}
+    table = load_splits(config.data, config.split, config.clean, config.task, **how)["train"]
+    stored = prepare_stage(config).splits["train"] if config.task.type == "masked_lm" else None  # it leaves out blank rows
+    return AugmentedRows(table, augmenter, seed=config.seed, stored=stored)
 
 
-def install(config: StageConfig, ready: Prepared, variants: Prepared | None, task: Task, model: nn.Module) -> None:
-    """Let the task change train rows as the config says, and the model learn those word vectors alone that can come up.
-
-    Raises:
-        ConfigError: tokens are to be hidden, and the tokenizer has none to hide them behind.
-    """
-    texts = {name: section for name, section in config.augment.items() if not isinstance(section, ModelAugment)}
-    hidden_id = None
-    if "input_ids" in ready.splits["train"].names and config.augment:
-        text = task_text(task)
-        if variants is not None:
-            text.variants = Variants(variants.splits["train"], per_row=_contextual(config).num_variants)
-        if texts or variants is not None:
-            text.augmenter = augmenters.build(texts)
-        if config.task.type in ("classification", "regression"):
-            hidden_id = _hidden_id(text.tokenizer)
-            special_ids = text.tokenizer.all_special_ids
-            text.token_augmenter = tokens.build(config.augment, special_ids=special_ids, hidden_id=hidden_id)
-    # Else tokens come up that the rows do not hold.
-    if not texts and variants is None and config.task.type != "masked_lm" and not config.hardware.compile:
-        also = [hidden_id] if tokens.hides(config.augment) else []
-        live_rows.install(model, ready.splits["train"], pad_token_id=task.describe().get("pad_token_id"), also=also)
+def show(rows: AugmentedRows, *, seed: int, count: int, epoch: int) -> None:
+    """Some rows, drawn with the seed, before and after."""
+    drawn = generator(seed, "preview").permutation(len(rows))[:count]
+    chosen = set(drawn.tolist())
+    for row in rows:
+        if row["id"] not in chosen:
+            continue
+        label = f", {row['label']}" if row.get("label") is not None else ""
+        for name, text in rows.texts(row, epoch=epoch).items():
+            before, after = compare(pieces_of(row[name]), pieces_of(text))
+            second = ", second text" if name == "text_pair" else ""
+            console.before_and_after(f"{row['file']}:{row['row']}{label}{second}, epoch {epoch}", before, after)
 
 
-def loss_of(config: StageConfig, task: Task, model: nn.Module) -> LossOf:
-    """What the stage makes small; after `install`, and before the model is compiled."""
-    return objectives.build(task, model, augment=config.augment, objective=config.objective)
+def write(rows: AugmentedRows, output: Path, data: DataConfig, *, epochs: range) -> None:
+    """All rows of some epochs, one epoch after another, in the columns of their source."""
+    columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
+    changed = 0
+    with (
+        replacing(output) as file,
+        console.progress(f"writing {output}", total=len(rows) * len(epochs), unit="rows") as advance,
+    ):
+        write = _writer(file, output.suffix, [name for name in columns.values() if name])
+        for epoch in epochs:
+            for row in rows:
+                texts = rows.texts(row, epoch=epoch)
+                changed += any(row[name] != text for name, text in texts.items())
+                named = {columns[name]: value for name, value in (row | texts).items() if columns.get(name)}
+                write(named | {"source_file": row["file"], "source_row": row["row"], "epoch": epoch})
+                advance()
+    written = len(rows) * len(epochs)
+    console.result_table("augmented", [("rows", f"{written:,}, {changed:,} of them changed"), ("file", str(output))])
 
 
-def task_text(task: Any) -> Any:
-    """The text side of a task, wherever it keeps it."""
-    return task.text if hasattr(task, "text") else task.inputs.text
+def _writer(file: TextIO, suffix: str, columns: list[str]) -> Callable[[dict[str, Any]], Any]:
+    if suffix == ".csv":
+        writer = csv.DictWriter(file, [*columns, "source_file", "source_row", "epoch"], restval="", lineterminator="\n")
+        writer.writeheader()
+        return writer.writerow
+    return lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _contextual(config: StageConfig) -> Contextual | None:
-    return next((section for section in config.augment.values() if isinstance(section, Contextual)), None)
-
-
-def _masked_lm(name: str) -> Path:
-    """The directory of a model that a run, a path, a package or the hub gives."""
-    path = paths.resolve(name)
-    if path.is_dir() and ((path / run_dir.CONFIG).is_file() or (path / "llmtune.json").is_file()):
-        return run_dir.locate_checkpoint(path)
-    directory = locate(name)
-    checks.read_config(directory)
-    return directory
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _hidden_id(tokenizer: Any) -> int | None:
-    """The token that stands for a hidden one: never the one that fills up rows, by which models find the end of a text."""
-    known = (tokenizer.mask_token_id, tokenizer.unk_token_id)
-    return next((token for token in known if token is not None and token != tokenizer.pad_token_id), None)
+def require_place(output: Path, data: DataConfig) -> None:
+    """Stop before anything is read if the file cannot be written, or is one that the rows come from."""
+    if not output.parent.is_dir() or output.is_dir():
+        raise DataError("is no file that could be written", where=str(output), remedy="output=FILE, in a folder that exists")
+    if output.exists() and any(output.samefile(path) for path in sources.files(data)):
+        raise DataError("the rows would take the place of their source", where=str(output), remedy="choose another output")

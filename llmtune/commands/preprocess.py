@@ -53,7 +53,7 @@ def _variants(config: "TrainConfig", ready: "Prepared") -> "Prepared | None":
     """Those of the train rows; torch is loaded only where the config asks for some."""
     if not any(section.type == "contextual" for section in config.augment.values()):
         return None
-    from llmtune.commands.augmenting import prepare_variants
+    from llmtune.commands.stage_objectives import prepare_variants
     from llmtune.training import precision
 
     precision.set_up(config.hardware, exact=config.training.exact)

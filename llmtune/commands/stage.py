@@ -11,12 +11,13 @@ from torch import nn
 
 import llmtune
 from llmtune import console, paths, tuning
-from llmtune.commands import accounts, augmenting, deciding
+from llmtune.commands import accounts, deciding, stage_objectives
 from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.schema import METRICS, StageConfig
 from llmtune.config.sections.model import ModelConfig
 from llmtune.data import prepared
+from llmtune.data.augment import registry as augmenters
 from llmtune.data.batches import evaluation_batches
 from llmtune.data.clean import registry as cleaners
 from llmtune.data.prepared import Prepared
@@ -57,12 +58,13 @@ def train_stage(
     compute = precision.choose(
         config.hardware, precision=config.hardware.precision, is_transformer=_is_transformer(config.model)
     )
+    augmenters.require(config.augment)
     ready = ranks.main_first(lambda: _rows(config))
     found = ranks.from_main(lambda: _text(find(ready)))
     if found is not None and run_dir.is_finished(Path(found)):
         console.notice(f"training is done: {found}")
         return run_dir.read_result(Path(found)), Path(found)
-    variants = ranks.main_first(lambda: augmenting.prepare_variants(config, ready))
+    variants = ranks.main_first(lambda: stage_objectives.prepare_variants(config, ready))
     model = _model(config, ready, compute)
     run = Path(found or ranks.from_main(lambda: str(create())))
     with run_dir.Lock(run) if ranks.is_main else contextlib.nullcontext():
@@ -78,7 +80,7 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         is_transformer = _is_transformer(config.model)
         compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
         ready = _rows(config)
-        variants = augmenting.prepare_variants(config, ready)
+        variants = stage_objectives.prepare_variants(config, ready)
         model = _model(config, ready, compute)
         saved.write(scratch / run_dir.CONFIG, tree, header="llmtune plan, resolved")
         trainer = _trainer(config, scratch, ready, variants, model, compute, ranks)
@@ -152,13 +154,13 @@ def _trainer(
     task = task_of(ready)
     if getattr(task, "isolate_documents", False):
         require_isolation(model)
-    augmenting.install(config, ready, variants, task, model)
+    stage_objectives.install(config, ready, variants, task, model)
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type == "full" else frozen_digest(model)
     sampler = None
     if config.task.type == "classification":
         sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
-    loss_of = augmenting.loss_of(config, task, model)  # around the criterion that is balanced
+    loss_of = stage_objectives.loss_of(config, task, model)  # around the criterion that is balanced
     evaluate_now = _validation(config, ready, model, task, ranks)
     whole = contextlib.nullcontext
     if frozen is not None and compute.device.type == "cpu" and not config.hardware.compile:
@@ -266,4 +268,5 @@ def _fingerprint(
         "compile": config.hardware.compile,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "augment": augmenters.fingerprint(config.augment),
     }

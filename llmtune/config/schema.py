@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from llmtune.config import objective_rules
-from llmtune.config.sections.augment import AugmentConfig
+from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
 from llmtune.config.sections.clean import CleanConfig
@@ -103,6 +103,36 @@ class TrainConfig(StageConfig):
         return Path(self.output_dir) / (self.run_name or self.task.type)
 
 
+class AugmentVerbConfig(TrainConfig):
+    """Config of `augment`."""
+
+    preview: bool
+    """Whether rows are shown before and after, instead of written (--preview)."""
+    rows: Count
+    """Train rows that a preview shows."""
+    epoch: Annotated[int, Field(ge=0)]
+    """The epoch of training whose texts are shown, or written first."""
+    copies: Count
+    """How many epochs are written, one after another."""
+    output: Name | None
+    """File for the changed rows: .jsonl or .csv."""
+
+    @model_validator(mode="after")
+    def _has_something_to_do(self):
+        problems = []
+        if not any(isinstance(augment, TextAugment) for augment in self.augment.values()):
+            problems.append(
+                "augment: no augmenter of texts is chosen: augment=[drop,swap], or another of `llmtune list augment`"
+            )
+        if self.output is None and not self.preview:
+            problems.append("output: is not set: output=FILE.jsonl writes the rows, --preview shows some")
+        elif self.output is not None and not self.output.endswith((".jsonl", ".csv")):
+            problems.append(f"output: '{self.output}' ends neither in .jsonl nor in .csv, which are what is written")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
 class RunVerbConfig(Section):
     """What the verbs share that work on a finished run."""
 
@@ -153,6 +183,7 @@ VERB_CONFIGS: dict[str, type[Section]] = {
     "train": TrainConfig,
     "finetune": TrainConfig,
     "run": TrainConfig,
+    "augment": AugmentVerbConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "export": ExportVerbConfig,

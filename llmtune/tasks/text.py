@@ -20,7 +20,7 @@ from llmtune.errors import DataError
 from llmtune.randomness import generator
 from llmtune.tasks.base import Draw
 
-Augmenter = Callable[[str, np.random.Generator], str]
+Augmenter = Callable[[Mapping[str, str], np.random.Generator], dict[str, str]]  # text, and text_pair if there is one
 
 _MANY = 100  # rows, from which on it is worth while to look for words that come up again
 _PART = 1 << 22  # bytes of text that are tokenized at once, if it is more than a row
@@ -108,7 +108,7 @@ class TextInputs:
             return examples
         if self.variants is not None:
             examples = [self.variants.drawn(example, draw.seed, draw.epoch) for example in examples]
-        if self.augmenter is not None:
+        if self.variants is not None or self.augmenter is not None:
             examples = self._augment_texts(examples, draw)
         if self.token_augmenter is not None:
             examples = [self._augment_tokens(example, draw) for example in examples]
@@ -116,14 +116,18 @@ class TextInputs:
 
     def _augment_texts(self, examples: Sequence[dict], draw: Draw) -> list[dict]:
         """The examples with texts changed and tokenized again."""
-        changed = []
-        for example in examples:
-            rng = generator(draw.seed, "augment", draw.epoch, example["id"], example.get("repeat", 0))
-            changed.append({k: self.augmenter(example[k], rng) for k in ("text", "text_pair") if k in example})
+        changed = [self.augmented_texts(example, draw) for example in examples]
         pairs = [texts["text_pair"] for texts in changed] if "text_pair" in changed[0] else None
         encoded = self.encode([texts["text"] for texts in changed], pairs)  # at once: a call for each row takes longer
         rows = ({name: np.asarray(values[i]) for name, values in encoded.items()} for i in range(len(changed)))
         return [{**example, **texts, **row} for example, texts, row in zip(examples, changed, rows, strict=True)]
+
+    def augmented_texts(self, example: dict, draw: Draw) -> dict[str, str]:
+        """The texts of one row, or of its variant, as an epoch sees them."""
+        texts = {k: example[k] for k in ("text", "text_pair") if k in example}
+        if self.augmenter is None:
+            return texts
+        return self.augmenter(texts, generator(draw.seed, "augment", draw.epoch, example["id"], example.get("repeat", 0)))
 
     def _augment_tokens(self, example: dict, draw: Draw) -> dict:
         rng = generator(draw.seed, "augment tokens", draw.epoch, example["id"], example.get("repeat", 0))
