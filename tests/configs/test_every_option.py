@@ -68,9 +68,12 @@ def test_recipe_has_a_header_and_stays_short(name: str):
 
 @pytest.mark.parametrize("verb", VERB_CONFIGS)
 def test_verb_decodes_and_saves(verb: str):
-    args = {"evaluate": ["run=runs/x"], "predict": ["run=runs/x"], "export": ["run=runs/x"]}.get(
-        verb, ["data.train_file=x.csv"]
-    )
+    args = {
+        "augment": ["data.train_file=x.csv", "augment=drop", "preview=true"],
+        "evaluate": ["run=runs/x"],
+        "predict": ["run=runs/x"],
+        "export": ["run=runs/x"],
+    }.get(verb, ["data.train_file=x.csv"])
     args += ["model=run", "model.path=runs/x"] if verb == "finetune" else []
     composed = compose.compose(verb, args)
     assert compose.decode(yaml.safe_load(compose.to_yaml(composed.tree)), VERB_CONFIGS[verb]) == composed.config
