@@ -5,12 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from llmtune.config import objective_rules
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
 from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
+from llmtune.config.sections.objective import ObjectiveConfig
 from llmtune.config.sections.split import SplitConfig
 from llmtune.config.sections.tokenizer import TokenizerConfig
 from llmtune.config.sections.training import (
@@ -61,6 +63,8 @@ class StageConfig(Section):
     task: TaskConfig
     augment: dict[str, AugmentConfig]
     """Augmenters of the train rows by name, applied in written order."""
+    objective: dict[str, ObjectiveConfig]
+    """What training makes small besides the loss of the task, by name."""
     balance: dict[str, BalanceConfig]
     """What is done about classes of unlike size, by name."""
     model: ModelConfig
@@ -281,9 +285,10 @@ def _rules(config: StageConfig):
         "augment: task=causal_lm joins its rows when they are prepared, so they cannot be augmented: use augment=none",
     )
     yield (
-        bool(data.feature_columns) and bool(config.augment),
-        "augment: augmenters change text, not numbers: use augment=none",
+        bool(data.feature_columns) and any(augment.type != "mixup" for augment in config.augment.values()),
+        "augment: all augmenters but mixup change text, not numbers: use augment=none or augment=mixup",
     )
+    yield from objective_rules.rules(config)
 
 
 def _balance_rules(config: StageConfig):
