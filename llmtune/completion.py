@@ -6,7 +6,7 @@ from pathlib import Path
 from llmtune.cli import FLAGS, VERBS
 
 SHELLS = ("bash", "zsh", "fish")
-_STAGES = ("preprocess", "plan", "train", "finetune", "run")
+_STAGES = ("inspect", "preprocess", "plan", "train", "finetune", "run")
 _CONFIGURED = (*_STAGES, "evaluate", "predict", "export")
 
 

@@ -56,9 +56,13 @@ KINDS: dict[str, Kind] = {
     "cut_by_model": Kind("cut at tokenizer.max_length", "look", (), "the model reads no more: split them, or take another one"),
     "unknown": Kind("more than a tenth of the tokens unknown", "fix", ("tokenizer=wordpiece",), "spells rare words"),
     # labels
+    "no_label_column": Kind("there is no column '{column}'", "fix", (), "name the column of the labels: data.label_column=..."),
     "no_label": Kind("no label", "fix", (), "add it, or remove the rows: training refuses them"),
     "alike_labels": Kind(
         "labels that differ in case or blanks", "fix", ("data.label_map={label_map}",), "makes them one class each"
+    ),
+    "alike_labels_by_hand": Kind(
+        "labels that differ in case or blanks", "fix", (), "map them to one name each: data.label_map in a recipe"
     ),
     "unseen_labels": Kind("labels that no train row has", "fix", (), "training refuses them: add train rows, or rename them"),
     "imbalance": Kind(

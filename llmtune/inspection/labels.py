@@ -1,6 +1,6 @@
 """What the labels of the splits are like: classes and their sizes, or numbers to predict. N: rows, C: classes."""
 
-import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -55,10 +55,11 @@ def of_classes(tables: Tables, sizes: Mapping[str, Mapping[str, int]]) -> Iterat
     num_rows = tables["train"].num_rows
     if twins := _alike(sizes):
         rows = [name for names in twins.values() for name in names]
-        label_map = json.dumps({name: plain for plain, names in twins.items() for name in names}, ensure_ascii=False)
+        label_map = _as_override({name: plain for plain, names in twins.items() for name in names})
+        kind = "alike_labels" if label_map else "alike_labels_by_hand"
         count = sum(sizes["train"].get(name, 0) for name in rows)
         shown = _of_class(tables["train"], rows)
-        yield Finding("alike_labels", "train", count, num_rows, examples(tables["train"], *shown), {"label_map": label_map})
+        yield Finding(kind, "train", count, num_rows, examples(tables["train"], *shown), {"label_map": label_map})
     for split, found in sizes.items():
         unseen = [name for name, size in found.items() if size and name not in train]
         if unseen:
@@ -135,6 +136,13 @@ def _alike(sizes: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
             plain, *others = sorted(names, key=lambda name: (-totals[name], name))
             twins[plain] = others
     return twins
+
+
+def _as_override(names: Mapping[str, str]) -> str | None:
+    """A mapping in Hydra's grammar, whose keys are words of ASCII; None: it cannot be written so."""
+    if not all(re.fullmatch(r"[\w .+/-]+", name, re.ASCII) and name == name.strip() for pair in names.items() for name in pair):
+        return None
+    return "{" + ", ".join(f"{old.replace(' ', chr(92) + ' ')}: '{new}'" for old, new in names.items()) + "}"
 
 
 def _of_class(table: pa.Table, names: list[str]) -> tuple[np.ndarray, list[str]]:
