@@ -74,7 +74,7 @@ KINDS: dict[str, Kind] = {
     "rare_labels": Kind("classes of fewer than {least} rows", "look", (), "add rows, or join classes with data.label_map"),
     "far_targets": Kind("target far from all others", "look", (), "see whether the numbers are right"),
     "constant_target": Kind("all targets are the same", "fix", (), "there is nothing to learn"),
-    "mislabelled": Kind("label likely wrong", "fix", ("clean=[mislabelled]",), "leaves them out of the train rows"),
+    "mislabelled": Kind("label likely wrong", "look", ("clean=[mislabelled]",), "leaves them out of the train rows"),
     # rows beside rows
     "duplicates": Kind("texts of an earlier row", "fix", ("clean=[duplicates]",), "keeps the first of them"),
     "near_duplicates": Kind(
