@@ -207,8 +207,11 @@ def together(findings: Sequence[Finding], *, already: Sequence[str] = ()) -> lis
     wanted = {*named, *already}
     chosen = [name for name in CLEANERS if name in wanted]
     chosen += [name for name in already if name not in chosen]
-    rest = [word for word in dict.fromkeys(words) if not word.startswith("clean=[")]
-    return ([f"clean=[{','.join(chosen)}]"] if named else []) + rest
+    rest: dict[str, str] = {}
+    for word in words:
+        if not word.startswith("clean=["):
+            rest.setdefault(word.partition("=")[0], word)  # of several splits, the train rows come first
+    return ([f"clean=[{','.join(chosen)}]"] if named else []) + [*rest.values()]
 
 
 def examples(table: pa.Table, rows: np.ndarray, notes: Sequence[str] = (), *, around: str | None = None) -> tuple[Example, ...]:
@@ -237,10 +240,15 @@ def text_of(row: dict[str, Any], *, around: str | None = None) -> str:
         return ", ".join(f"{value:.5g}" for value in row["features"])
     text = " | ".join(row[name] or "" for name in ("text", "text_pair") if name in row)
     if len(text) <= _SHOWN:
-        return text
+        return _visible(text)
     start = max(pc.find_substring_regex(text, around).as_py(), 0) if around else 0
     start = max(0, len(text.encode()[:start].decode(errors="ignore")) - _BEFORE)
-    return ("…" if start else "") + text[start : start + _SHOWN] + ("…" if start + _SHOWN < len(text) else "")
+    return ("…" if start else "") + _visible(text[start : start + _SHOWN]) + ("…" if start + _SHOWN < len(text) else "")
+
+
+def _visible(text: str) -> str:
+    """The text with what one cannot see spelled out, apart from line ends and joiners."""
+    return "".join(c if c.isprintable() or c in "\n\t\u200c\u200d" else ascii(c)[1:-1] for c in text)
 
 
 def _filled(word: str, facts: dict[str, Any]) -> str:

@@ -60,6 +60,11 @@ def test_cleaners_are_merged_in_an_order_that_makes_sense():
     assert together([Finding("urls", "train", 1, 2)], already=["whitespace"]) == []
 
 
+def test_each_key_is_set_once():
+    found = [Finding("cut", split, 1, 2, facts={"length": length}) for split, length in (("train", 600), ("test", 700))]
+    assert together(found) == ["tokenizer.max_length=600"]
+
+
 def test_all_cleaners_are_known():
     packaged = {file.stem for file in (ROOT / "configs" / "clean").glob("*.yaml")} - {"none"}
     assert packaged == set(CLEANERS)
@@ -72,4 +77,6 @@ def test_an_example_is_shown_around_what_it_is_an_example_of():
     table = pa.table({"text": ["ü" * 500 + "<br>" + "b" * 500, "short <br>"], "file": ["f.csv"] * 2, "row": [2, 9]})
     long, short = examples(table, np.array([0, 1]), ["note"], around="<br>")
     assert "<br>" in long.text and long.text.startswith("…ü") and long.text.endswith("b…") and len(long.text) < 250
+    odd = pa.table({"text": ["a\u200bb\x92 c\xa0d"], "file": ["f"], "row": [1]})
+    assert examples(odd, np.array([0]))[0].text == "a\\u200bb\\x92 c\\xa0d"
     assert (short.text, short.place, short.note, long.note) == ("short <br>", "f.csv:9", "", "note")
