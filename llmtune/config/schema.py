@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from llmtune.config.sections.augment import AugmentConfig
 from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
-from llmtune.config.sections.clean import CleanConfig
+from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
 from llmtune.config.sections.split import SplitConfig
@@ -319,6 +319,10 @@ def _clean_rules(config: StageConfig):
     )
     for name, section in config.clean.items():
         key = f"clean.{name}"
+        yield (
+            isinstance(section, TextCleaner) and task.type == "tagging",
+            f"{key}: would move the words away from their tags: leave it out with ~{key}",
+        )
         yield (
             section.type == "length" and section.min is None and section.max is None,
             f"{key}.min: is null, and so is {key}.max: set one of them, or leave it out with ~{key}",

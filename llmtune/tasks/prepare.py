@@ -159,7 +159,7 @@ class _Builder:
             "task": description,
             "tokenizer": facts,
             "splits": {name: counter.facts() for name, counter in counts.items()},
-            "account": ledger.account,
+            "account": {name: ledger.account[name] for name in tables},
         }
 
     def _describe(self, train: pa.Table, directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
