@@ -55,7 +55,7 @@ class Copies:
         near_N = duplicates.near_clusters(columns, **self._near) if self._has_texts else exact_N
         findings = []
         for kind, first_N, mask in (
-            ("duplicates", exact_N, exact_N != rows_N),
+            ("duplicates" if self._has_texts else "same_numbers", exact_N, exact_N != rows_N),
             ("near_duplicates", near_N, (near_N != rows_N) & (exact_N == rows_N)),
         ):
             rows = np.flatnonzero(mask)
@@ -74,7 +74,9 @@ class Copies:
             near_N = np.full(len(exact_N), -1)
             if self._has_texts:
                 near_N = duplicates.near_matches(self._columns[second], self._columns[first], **self._near)
-            if {first, second} <= {"train", *self._made}:  # both come from the same file
+            if not self._has_texts:
+                kinds = ("leaked_numbers", "leaked_numbers")
+            elif {first, second} <= {"train", *self._made}:  # both come from the same file
                 kinds = ("split_leaks", "near_split_leaks")
             else:
                 kinds = ("leaks", "near_leaks") if first == "train" else ("held_out_twice", "held_out_twice")
@@ -94,7 +96,7 @@ class Copies:
         codes_N = pc.index_in(table["label"], value_set=label_set).to_numpy()
         exact = _unlike(exact_N, codes_N)
         for kind, first_N, mask in (
-            ("contradictions", exact_N, exact),
+            ("contradictions" if self._has_texts else "contradicting_numbers", exact_N, exact),
             ("near_contradictions", near_N, _unlike(near_N, codes_N) & ~exact),
         ):
             rows = np.flatnonzero(mask)

@@ -31,12 +31,17 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     # texts
-    "blank": Kind("blank texts", "fix", ("clean=[whitespace,length]",), "leaves such rows out"),
+    "blank": Kind("blank texts", "fix", ("clean=[length]", "clean.length.unit=words"), "leaves such rows out"),
     "replacement": Kind("U+FFFD: characters were lost", "look", (), "decode the source again in its own encoding"),
     "control": Kind("control and invisible characters", "fix", ("clean=[control]",), "removes them"),
     "mojibake": Kind("mojibake: decoded in a wrong encoding", "fix", ("clean=[mojibake]",), "puts it right"),
     "html": Kind("HTML tags or entities", "fix", ("clean=[html]",), "takes them out"),
-    "only_urls": Kind("nothing but web addresses", "fix", ("clean=[urls,whitespace,length]",), "leaves such rows out"),
+    "only_urls": Kind(
+        "nothing but web addresses",
+        "fix",
+        ("clean=[urls,length]", "clean.length.unit=words"),
+        "leaves such rows out",
+    ),
     "urls": Kind("web addresses in the text", "note", ("clean=[urls]",), "takes them out"),
     "unicode": Kind("characters written in two ways (not NFC)", "fix", ("clean=[unicode]",), "writes each in one way"),
     "compatibility": Kind(
@@ -45,7 +50,12 @@ KINDS: dict[str, Kind] = {
         ("clean=[unicode]", "clean.unicode.form=NFKC"),
         "makes plain ones of them",
     ),
-    "whitespace": Kind("uneven white space", "note", ("clean=[whitespace]",), "makes it one blank each"),
+    "whitespace": Kind(
+        "uneven white space",
+        "note",
+        ("clean=[whitespace]", "clean.whitespace.keep_lines=true"),
+        "makes it one blank each",
+    ),
     "repeated": Kind("hardly anything but one word again and again", "look", (), "see whether such rows say anything"),
     "mixed_letters": Kind("words with letters of two scripts", "look", (), "look-alikes, such as a Cyrillic а, hide words"),
     "other_script": Kind("another script than the other rows", "look", (), "see whether they belong there"),
@@ -74,6 +84,7 @@ KINDS: dict[str, Kind] = {
     "rare_labels": Kind("classes of fewer than {least} rows", "look", (), "add rows, or join classes with data.label_map"),
     "far_targets": Kind("target far from all others", "look", (), "see whether the numbers are right"),
     "constant_target": Kind("all targets are the same", "fix", (), "there is nothing to learn"),
+    "mislabelled_numbers": Kind("label likely wrong", "look", (), "see which label is right"),
     "mislabelled": Kind("label likely wrong", "look", ("clean=[mislabelled]",), "leaves them out of the train rows"),
     # rows beside rows
     "duplicates": Kind("texts of an earlier row", "fix", ("clean=[duplicates]",), "keeps the first of them"),
@@ -116,11 +127,19 @@ KINDS: dict[str, Kind] = {
         ("clean=[near_duplicates]", "clean.near_duplicates.shingle_size={shingle_size}"),
         "leaves them out before the split",
     ),
+    "same_numbers": Kind("the numbers of an earlier row", "look", (), "see whether the row was meant to stand there twice"),
+    "contradicting_numbers": Kind("same numbers, unlike labels", "look", (), "see which label is right"),
+    "leaked_numbers": Kind("numbers also in {other}", "look", (), "leave the rows out of one of the two files"),
     "outliers": Kind("unlike all other rows", "look", (), "see whether they belong there"),
     "constant_features": Kind(
         "columns with one value: {columns}", "fix", ("data.feature_columns={others}",), "leaves them out"
     ),
-    "no_split": Kind("rows cannot be set aside: {why}", "fix", ("split=random",), "goes by no class"),
+    "no_split": Kind(
+        "rows cannot be set aside: {why}",
+        "look",
+        ("split.validation_fraction=0", "split.test_fraction=0"),
+        "sets none aside; split=random goes by no class",
+    ),
 }
 # Cleaners in the order in which they make sense together.
 CLEANERS = (

@@ -116,7 +116,8 @@ def suspicious(train: pa.Table, found: LabelErrors) -> tuple[list[Finding], list
     first = rows[:MOST_SUSPICIOUS]
     told = [(found.names[found.given_N[row]], found.names[found.suggested_N[row]], float(found.score_N[row])) for row in first]
     shown = examples(train, first, [f"{given}, rather {suggested}" for given, suggested, _ in told])
-    finding = Finding("mislabelled", "train", len(rows), train.num_rows, shown)
+    kind = "mislabelled_numbers" if "features" in train.column_names else "mislabelled"
+    finding = Finding(kind, "train", len(rows), train.num_rows, shown)
     wide = [e for start in range(0, len(first), NUM_EXAMPLES) for e in examples(train, first[start : start + NUM_EXAMPLES])]
     return [finding], [Suspicious(e.place, e.text, *row) for e, row in zip(wide, told, strict=True)]
 

@@ -73,9 +73,14 @@ def test_it_writes_nothing_else_and_looks_the_same_twice(odd: Folder):
     assert {path.name for path in (odd / "runs").rglob("*") if path.is_file()} == {"inspect.json", "inspect.html"}
 
 
-def test_language_models_pairs_numbers(folder: Folder):
+def test_language_models(folder: Folder):
     write_rows(folder / "lines.txt", sentences(80))
-    told = seen(folder, *SMALL["gpt"], "task=causal_lm", "data.train_file=lines.txt", "data.label_column=null", "run_name=lm")
+    with (folder / "lines.txt").open("a") as lines:
+        lines.write("<br>  two  blanks\nhttp://a.b/c\n")
+    args = [*SMALL["gpt"], "task=causal_lm", "data.train_file=lines.txt", "data.label_column=null", "run_name=lm"]
+    told = seen(folder, *args)
+    for words in (told["remedy"], *(f["overrides"] for f in told["findings"])):
+        folder.ok("show", "train", *args, *words)
     assert told["splits"]["train"]["tokens"] and "cut" in told["splits"]["train"] and told["classes"] == {}
 
 
@@ -90,11 +95,15 @@ def test_pairs(folder: Folder):
 
 def test_numbers(folder: Folder):
     rows = [{**row, "c": "1.0"} for row in points(120)]
-    rows[7]["y"] = "1e9"
+    rows[7]["y"], rows[9] = "1e9", rows[8]
     write_rows(folder / "points.csv", rows)
     args = ["model=mlp", "task=regression", "data.text_column=null", "data.feature_columns=[u,v,c]", "data.label_column=y"]
     told = seen(folder, "data.train_file=points.csv", *args, "split.test_fraction=0", "split.validation_fraction=0")
-    assert kinds(told) == {("constant_features", "train"): 120, ("far_targets", "train"): 1}
+    assert kinds(told) == {
+        ("constant_features", "train"): 120,
+        ("far_targets", "train"): 1,
+        ("same_numbers", "train"): 1,
+    }
     assert told["remedy"] == ["data.feature_columns=[u,v]"] and told["splits"]["train"]["targets"]["max"] == 1e9
 
 
@@ -102,7 +111,7 @@ def test_numbers(folder: Folder):
     ("content", "kind"),
     [
         ("text,label\nonly,a\n", "no_split"),
-        ("text,label\n" + '"",a\n' * 20, "blank"),
+        ("text,label\n" + '" ",a\n' * 20, "blank"),
         ("text,other\n" + "".join(f"row {i},a\n" for i in range(20)), "no_label_column"),
         ("text,label\n" + "".join(f"row {i},\n" for i in range(20)), "no_label"),
         ("text,label\n" + "".join(f"好电影😀 {i},a\n" for i in range(20)), None),

@@ -59,5 +59,5 @@ def test_numbers_are_compared_exactly():
         "test": table([[3.0, 4.0]], name="features"),
     }
     found = copies(tables, has_classes=False)
-    assert told(found.within("train")[0]) == {"duplicates": 1}
-    assert told(found.across()) == {"leaks": 1}
+    assert told(found.within("train")[0]) == {"same_numbers": 1}
+    assert told(found.across()) == {"leaked_numbers": 1}
