@@ -28,7 +28,7 @@ class Cluster:
 
 
 class Copies:
-    """Finds what stands there twice.
+    """Finds what stands there twice. All splits are compared at once: each text is hashed a single time.
 
     Args:
         tables: rows by split, the train rows first.
@@ -42,17 +42,22 @@ class Copies:
         self, tables: Mapping[str, pa.Table], *, made: Collection[str], has_classes: bool, shingle_size: int, spool: Spool
     ):
         self._tables, self._made, self._has_classes = tables, made, has_classes
-        self._columns = {split: text_columns(table) for split, table in tables.items()}
-        self._near = {"threshold": THRESHOLD, "shingle_size": shingle_size, "spool": spool}
         self._has_texts = "features" not in tables["train"].column_names
         self._facts = {"shingle_size": shingle_size}
+        columns = [
+            pa.chunked_array([chunk for column in same for chunk in column.chunks], pa.string())
+            for same in zip(*map(text_columns, tables.values()), strict=True)
+        ]
+        bounds = np.cumsum([0, *(table.num_rows for table in tables.values())]).tolist()
+        self._slices = dict(zip(tables, map(slice, bounds, bounds[1:]), strict=True))
+        self._exact = self._near = duplicates.exact_clusters(columns)
+        if self._has_texts:
+            self._near = duplicates.near_clusters(columns, threshold=THRESHOLD, shingle_size=shingle_size, spool=spool)
 
     def within(self, split: str) -> tuple[list[Finding], list[Cluster]]:
         """The duplicates of a split, and its largest clusters of near ones."""
-        table, columns = self._tables[split], self._columns[split]
-        rows_N = np.arange(table.num_rows)
-        exact_N = duplicates.exact_clusters(columns)
-        near_N = duplicates.near_clusters(columns, **self._near) if self._has_texts else exact_N
+        table, rows_N = self._tables[split], np.arange(self._tables[split].num_rows)
+        exact_N, near_N = (_first_among(clusters[self._slices[split]]) for clusters in (self._exact, self._near))
         findings = []
         for kind, first_N, mask in (
             ("duplicates" if self._has_texts else "same_numbers", exact_N, exact_N != rows_N),
@@ -67,19 +72,17 @@ class Copies:
         return findings, self._clusters(split, near_N)
 
     def across(self) -> Iterator[Finding]:
-        """Rows of each split that a split before it has, too."""
+        """Rows of each split that a split before it has, too; nearly: a chain of near pairs joins them."""
         for first, second in combinations(self._tables, 2):
             table, other = self._tables[second], self._tables[first]
-            exact_N = duplicates.exact_matches(self._columns[second], self._columns[first])
-            near_N = np.full(len(exact_N), -1)
-            if self._has_texts:
-                near_N = duplicates.near_matches(self._columns[second], self._columns[first], **self._near)
+            here, there = self._slices[second], self._slices[first]
+            exact_N, near_N = (_twins(clusters[here], clusters[there]) for clusters in (self._exact, self._near))
             if not self._has_texts:
                 kinds = ("leaked_numbers", "leaked_numbers")
             elif {first, second} <= {"train", *self._made}:  # both come from the same file
                 kinds = ("split_leaks", "near_split_leaks")
             else:
-                kinds = ("leaks", "near_leaks") if first == "train" else ("held_out_twice", "held_out_twice")
+                kinds = ("leaks", "near_leaks") if first == "train" else ("held_out_twice", "held_out_nearly_twice")
             for kind, found_N, mask in (
                 (kinds[0], exact_N, exact_N >= 0),
                 (kinds[1], near_N, (near_N >= 0) & (exact_N < 0)),
@@ -134,6 +137,19 @@ def text_columns(table: pa.Table) -> list[pa.ChunkedArray]:
         ]
         return [pa.chunked_array(parts, pa.string())]
     return [table[name] for name in ("text", "text_pair") if name in table.column_names]
+
+
+def _first_among(clusters_N: np.ndarray) -> np.ndarray:
+    """The first of these rows that is of the same cluster as each."""
+    _, first, inverse = np.unique(clusters_N, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
+def _twins(clusters_N: np.ndarray, others_M: np.ndarray) -> np.ndarray:
+    """For each row the first of other rows that is of its cluster, or -1."""
+    known, first = np.unique(others_M, return_index=True)
+    at = np.minimum(np.searchsorted(known, clusters_N), len(known) - 1)
+    return np.where(known[at] == clusters_N, first[at], -1)
 
 
 def _unlike(first_N: np.ndarray, codes_N: np.ndarray) -> np.ndarray:

@@ -118,6 +118,7 @@ KINDS: dict[str, Kind] = {
         "leaves them out of the train rows",
     ),
     "held_out_twice": Kind("also in {other}", "look", (), "leave them out of one of the two files"),
+    "held_out_nearly_twice": Kind("nearly in {other}", "look", (), "leave them out of one of the two files"),
     "split_leaks": Kind(
         "also in {other}, from the same file", "fix", ("clean=[duplicates]",), "leaves them out before the split"
     ),
