@@ -55,25 +55,18 @@ def copies_and_leaks(texts: list[str], test: list[str], seed: int) -> list[tuple
     leaked = rng.choice([i for i, text in enumerate(test) if len(text.split()) >= 10], 500, replace=False)
     train = [*texts, *exact, *light, *(test[i] for i in leaked[:250]), *(edited(test[i], words, rng) for i in leaked[250:])]
     kinds = np.repeat(["", "exact", "light", "leak"], [len(texts), 1000, 1000, 500])
-    exact_N, near_N, places = (
-        duplicates.exact_clusters(column(train)),
-        duplicates.near_clusters(column(train), **NEAR),
-        np.arange(len(train)),
-    )
-    is_copy = near_N != places
-    told = [
-        ("exact copies", score(exact_N != places, kinds == "exact")),
-        ("edited copies", score(is_copy & (kinds != "exact"), kinds == "light")),
+    rows, num_train = column([*train, *test]), len(train)
+    exact, near = duplicates.exact_clusters(rows), duplicates.near_clusters(rows, **NEAR)
+    is_first, is_near_first = (np.arange(num_train) == found[:num_train] for found in (exact, near))
+    is_twin, is_near_twin = (np.isin(found[num_train:], found[:num_train]) for found in (exact, near))
+    is_leaked, is_nearly_leaked = np.zeros(len(test), bool), np.zeros(len(test), bool)
+    is_leaked[leaked[:250]] = is_nearly_leaked[leaked[250:]] = True
+    return [
+        ("exact copies", score(~is_first, kinds == "exact")),
+        ("edited copies", score(~is_near_first & (kinds != "exact"), kinds == "light")),
+        ("exact leaks", score(is_twin, is_leaked)),
+        ("edited leaks", score(is_near_twin & ~is_twin, is_nearly_leaked)),
     ]
-    exact_M, near_M = (
-        duplicates.exact_matches(column(test), column(train)),
-        duplicates.near_matches(column(test), column(train), **NEAR),
-    )
-    is_leaked = np.zeros((2, len(test)), bool)
-    is_leaked[0, leaked[:250]] = is_leaked[1, leaked[250:]] = True
-    told.append(("exact leaks", score(exact_M >= 0, is_leaked[0])))
-    told.append(("edited leaks", score((near_M >= 0) & (exact_M < 0), is_leaked[1])))
-    return told
 
 
 def flipped(texts: list[str], labels: list[str], seed: int) -> list[tuple[str, str]]:
