@@ -84,7 +84,7 @@ class StageConfig(Section):
 
 
 class TrainConfig(StageConfig):
-    """Config of `preprocess`, `plan`, `train`, `finetune` and `run`."""
+    """Config of `inspect`, `preprocess`, `plan`, `train`, `finetune` and `run`."""
 
     format: Literal[1]
     """Version of the config format."""
@@ -179,6 +179,7 @@ class ExportVerbConfig(RunVerbConfig):
 
 VERB_CONFIGS: dict[str, type[Section]] = {
     "preprocess": TrainConfig,
+    "inspect": TrainConfig,
     "plan": TrainConfig,
     "train": TrainConfig,
     "finetune": TrainConfig,
