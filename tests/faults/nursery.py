@@ -6,9 +6,11 @@ kills before it has done anything.
 
 import collections
 import contextlib
+import functools
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -63,15 +65,29 @@ class Nursery:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         assert self._answer() == "ready"
 
-    def run(self, *work: str, folder: Path, strace: Sequence[str] = ()) -> Done:
-        """Do a piece of `WORK` in a folder; with options for strace, under its eyes."""
+    def run(self, *work: str, folder: Path, strace: Sequence[str] = (), largest_file: int | None = None) -> Done:
+        """Do a piece of `WORK` in a folder; with options for strace, under its eyes; with a limit to the bytes of a file."""
+        pid = self.start(*work, folder=folder, is_traced=bool(strace), largest_file=largest_file)
+        with self._traced(pid, strace) if strace else contextlib.nullcontext():
+            return self.end()
+
+    def start(self, *work: str, folder: Path, is_traced: bool = False, largest_file: int | None = None) -> int:
+        """Begin a piece of work; returns the process's id. `end` has to come before the next one."""
         self._log.unlink(missing_ok=True)
-        asked = {"work": work, "folder": str(folder), "log": str(self._log), "is_traced": bool(strace)}
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        asked = {"work": work, "folder": str(folder), "log": str(self._log), "is_traced": is_traced}
+        self._process.stdin.write(json.dumps({**asked, "largest_file": largest_file}) + "\n")
         self._process.stdin.flush()
-        with self._traced(int(self._answer()), strace) if strace else contextlib.nullcontext():
-            code = int(self._answer())
-        return Done(code, self._log.read_text(encoding="utf-8", errors="replace"))
+        self.pid = int(self._answer())
+        return self.pid
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the piece of work that was begun last goes on."""
+        return Path(f"/proc/{self.pid}").exists()
+
+    def end(self) -> Done:
+        """Wait for the piece of work that was begun."""
+        return Done(int(self._answer()), self._log.read_text(encoding="utf-8", errors="replace"))
 
     def trace(self, *work: str, folder: Path, calls: Sequence[str] = CALLS) -> list[Call]:
         """The calls that an undisturbed piece of work makes on files of a folder."""
@@ -116,16 +132,24 @@ class Nursery:
 
 def require_strace() -> None:
     """Skip the test where processes cannot be traced."""
+    if hindrance := _hindrance():
+        pytest.skip(hindrance)
+
+
+@functools.cache
+def _hindrance() -> str | None:
+    """Why processes cannot be traced."""
     if not shutil.which("strace"):
-        pytest.skip("strace is not installed: faults at system calls are not tested")
+        return "strace is not installed: faults at system calls are not tested"
     with subprocess.Popen(["sleep", str(LONGEST)]) as sleeper:
         command = ["strace", "-o", "/dev/null", "-e", "inject=write:signal=SIGKILL", "-p", str(sleeper.pid)]
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         told = tracer.stderr.readline()
         sleeper.kill()
         tracer.communicate(timeout=LONGEST)
-    if "attached" not in told:
-        pytest.skip(f"strace cannot attach to a process here, so that faults at system calls are not tested: {told.strip()}")
+    if "attached" in told:
+        return None
+    return f"strace cannot attach to a process here, so that faults at system calls are not tested: {told.strip()}"
 
 
 # What follows runs in the process that forks the others, and in those.
@@ -178,7 +202,16 @@ def _llmtune(*args: str) -> Callable[[], object]:
     return lambda: main(list(args))
 
 
-WORK = {"save": _save, "rotate": _rotate, "llmtune": _llmtune}
+def _process(*args: str) -> Callable[[], object]:
+    """As `python -m llmtune` does it: signals are answered, by a thread of their own."""
+    from llmtune import __main__
+
+    _llmtune()
+    sys.argv[1:] = args
+    return __main__.main
+
+
+WORK = {"save": _save, "rotate": _rotate, "llmtune": _llmtune, "process": _process}
 
 
 def _serve() -> None:
@@ -190,12 +223,8 @@ def _serve() -> None:
     import llmtune.commands.stage
     import llmtune.commands.train
     import llmtune.evaluation.metrics  # noqa: F401
-    from llmtune.training import checkpoint, manifest, saver
 
     transformers.utils.logging.disable_progress_bar()  # it writes as often as there is time for
-    for module in (checkpoint, manifest):  # strace would count the calls of each thread by themselves
-        module.side_by_side = lambda *jobs: [job() for job in jobs]
-    saver.in_background = at_once
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
@@ -204,7 +233,7 @@ def _serve() -> None:
             _work(asked)
         if asked["is_traced"]:
             os.waitpid(child, os.WUNTRACED)
-            print(child, flush=True)
+        print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
@@ -217,8 +246,11 @@ def _work(asked: dict[str, Any]) -> None:
         for fd in (1, 2):
             os.dup2(log, fd)
         name, *args = asked["work"]
+        if asked["largest_file"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest_file"],) * 2)
         work = WORK[name](*args)
         if asked["is_traced"]:
+            _be_one_thread()
             os.kill(os.getpid(), signal.SIGSTOP)
         code = work()
     except BaseException:
@@ -227,6 +259,15 @@ def _work(asked: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 0)
+
+
+def _be_one_thread() -> None:
+    """strace counts the calls of each thread by themselves."""
+    from llmtune.training import checkpoint, manifest, saver
+
+    for module in (checkpoint, manifest):
+        module.side_by_side = lambda *jobs: [job() for job in jobs]
+    saver.in_background = at_once
 
 
 if __name__ == "__main__":

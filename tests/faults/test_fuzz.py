@@ -50,7 +50,7 @@ overrides = st.one_of(
 )
 
 
-@cases(200)
+@cases(100)
 def test_command_lines(size, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
@@ -93,7 +93,7 @@ def test_saved_configs(size):
     run(size, sections, check)
 
 
-@cases(600)
+@cases(700)
 def test_yaml_files(size, tmp_path):
     file = tmp_path / "x.yaml"
     pieces = st.sampled_from(

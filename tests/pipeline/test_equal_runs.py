@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.faults.nursery import Nursery
 from tests.pipeline.conftest import SMALL, Folder, read_lines, sentences, sha256, step_losses, write_rows
 
 COMMON = ["data.train_file=reviews.csv", "tokenizer.min_frequency=1", "training.log_every=1", "training.epochs=2"]
@@ -24,20 +25,13 @@ def weights(run: Path) -> str:
     return sha256(run / "checkpoints" / "best" / "model.safetensors")
 
 
-@pytest.fixture
-def started(reviews: Folder, command):
-    """`llmtune ARGS` in a process of its own, in the folder with reviews.csv."""
-    env = {"LLMTUNE_CACHE": str(reviews / "cache"), "OMP_NUM_THREADS": "1"}
-    return lambda *args: command(*args, env=env)
-
-
 @pytest.mark.parametrize("name", MODELS)
-def test_twice_the_same(reviews: Folder, started, name: str):
+def test_twice_the_same(reviews: Folder, nursery: Nursery, name: str):
     """Here, where other models were trained before; and in a process of its own."""
     args = ["train", *MODELS[name], *COMMON, *ON_CPU]
     reviews.ok(*args, "run_name=one")
     if name == "lstm":
-        assert started(*args, "run_name=two").code == 0
+        assert nursery.run("llmtune", *args, "run_name=two", folder=reviews.path).code == 0
     else:
         shutil.rmtree(reviews / "cache")
         reviews.ok(*args, "run_name=two")

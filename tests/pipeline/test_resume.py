@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from llmtune.training import manifest
 from tests import tiny
-from tests.conftest import ROOT
-from tests.pipeline.conftest import SMALL, Folder, complete, read, read_lines, sentences, sha256, step_losses, write_rows
+from tests.faults.nursery import Nursery
+from tests.pipeline.conftest import SMALL, Folder, read, read_lines, sentences, sha256, step_losses, write_rows
 
 COMMON = ["data.train_file=reviews.csv", "tokenizer.min_frequency=1", "training.log_every=1", "training.batch_size=8"]
 RUNS = {
@@ -72,20 +70,14 @@ def save_llama(directory: Path) -> None:
     tiny.save(tiny.model("llama", "causal_lm", vocab_size=len(words)), directory)
 
 
-def start(folder: Folder, *args: str) -> subprocess.Popen:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "LLMTUNE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "llmtune", *complete(args)]
-    return subprocess.Popen(command, cwd=folder.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for_step(folder: Folder, name: str, step: int, process: subprocess.Popen) -> None:
+def wait_for_step(folder: Folder, name: str, step: int, nursery: Nursery) -> None:
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and nursery.is_at_work:
         logs = list((folder / "runs" / name).glob("20*/metrics.jsonl"))
         if logs and logs[0].read_text().count('"event": "step"') >= step:
             return
         time.sleep(0.002)
-    raise AssertionError(f"step {step} was never seen: {process.communicate()[0]}")
+    raise AssertionError(f"step {step} was never seen: {nursery.end().told}")
 
 
 def assert_equal_ends(one: Path, other: Path) -> None:
@@ -116,15 +108,15 @@ def assert_equal_ends(one: Path, other: Path) -> None:
         *(pytest.param(name, sent, marks=pytest.mark.slow) for name in RUNS for sent in CODES),
     ],
 )
-def test_the_same_command_goes_on(uninterrupted: Folder, folder: Folder, name: str, sent: signal.Signals):
+def test_the_same_command_goes_on(uninterrupted: Folder, folder: Folder, nursery: Nursery, name: str, sent: signal.Signals):
     shutil.copy(uninterrupted / "reviews.csv", folder / "reviews.csv")
     shutil.copytree(uninterrupted / "llama", folder / "llama")
     args = command(name)
-    process = start(folder, *args)
-    wait_for_step(folder, name, 40, process)
-    process.send_signal(sent)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == CODES[sent], said
+    pid = nursery.start("process", *args, folder=folder.path)
+    wait_for_step(folder, name, 40, nursery)
+    os.kill(pid, sent)
+    code, said = nursery.end()
+    assert code == CODES[sent], said
     run = folder.latest(name)
     assert not (run / "result.json").exists() and "Traceback" not in said
     if sent != signal.SIGKILL:
