@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -23,11 +24,12 @@ for number, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signal
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, handler)
 os.environ["COLUMNS"] = "120"
+# The machine may be busy with something else.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 # Files that take longest (seconds of processor time): each is one worker's, and those that come last should be short.
-LONGEST_FIRST = (
-    "faults/test_every_step.py",
-)
+LONGEST_FIRST = ("faults/test_every_step.py",)
 
 
 class Outcome(NamedTuple):

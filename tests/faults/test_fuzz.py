@@ -35,7 +35,7 @@ def cases(number: int):
 
 
 def run(size: int, strategy, check) -> None:
-    settings(max_examples=size, deadline=None, suppress_health_check=QUIET, database=None)(given(strategy)(check))()
+    settings(max_examples=size, suppress_health_check=QUIET, database=None)(given(strategy)(check))()
 
 
 keys = st.sampled_from(sorted(reference.key_values("train")))
