@@ -135,19 +135,15 @@ def test_rows_that_are_never_read_take_no_part(uninterrupted: Folder):
     assert len(state[f"{table}/exp_avg"]) == len(state[f"{table}/rows"]) < len(weights[table])
 
 
-@pytest.fixture
-def halted(folder: Folder) -> tuple[Folder, list[str]]:
-    """A folder with an unfinished run, and its command: it was killed after the checkpoint of step 15 of 39."""
+HALTED = [*SMALL["lstm"], *COMMON, "training.epochs=3", "training.save_every=5", "training.keep_checkpoints=9", "run_name=mine"]
+
+
+@pytest.fixture(scope="module")
+def halted_once(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A folder with an unfinished run: it was killed after the checkpoint of step 15 of 39."""
+    folder = Folder(tmp_path_factory.mktemp("halted"))
     write_rows(folder / "reviews.csv", sentences(125))
-    args = [
-        *SMALL["lstm"],
-        *COMMON,
-        "training.epochs=3",
-        "training.save_every=5",
-        "training.keep_checkpoints=9",
-        "run_name=mine",
-    ]
-    folder.ok("train", *args)
+    folder.ok("train", *HALTED)
     run = folder.latest("mine")
     (run / "result.json").unlink()
     for step in (p for p in (run / "checkpoints").glob("step-*") if int(p.name[5:]) > 15):
@@ -155,7 +151,13 @@ def halted(folder: Folder) -> tuple[Folder, list[str]]:
     for link, target in (("latest", "step-000015"), ("best", "step-000013")):
         (run / "checkpoints" / link).unlink()
         (run / "checkpoints" / link).symlink_to(target)
-    return folder, args
+    return folder
+
+
+@pytest.fixture
+def halted(halted_once: Folder, tmp_path: Path) -> tuple[Folder, list[str]]:
+    """A folder with an unfinished run, and its command."""
+    return halted_once.copy(tmp_path), HALTED
 
 
 @pytest.fixture
