@@ -13,6 +13,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -30,7 +31,7 @@ SYNCS = ["fsync", "fdatasync"]
 RENAMES = ["rename", "renameat", "renameat2"]
 ENTRIES = ["link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir"]
 CALLS = [*WRITES, *SYNCS, *RENAMES, *ENTRIES]
-LONGEST = 60.0  # seconds, after which a process hangs
+LONGEST = 240.0  # seconds, after which a process hangs
 
 
 class Done(NamedTuple):
@@ -65,17 +66,31 @@ class Nursery:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         assert self._answer() == "ready"
 
-    def run(self, *work: str, folder: Path, strace: Sequence[str] = (), largest_file: int | None = None) -> Done:
-        """Do a piece of `WORK` in a folder; with options for strace, under its eyes; with a limit to the bytes of a file."""
-        pid = self.start(*work, folder=folder, is_traced=bool(strace), largest_file=largest_file)
+    def run(self, *work: str, folder: Path, strace: Sequence[str] = (), **how: int) -> Done:
+        """Do a piece of `WORK` in a folder; with options for strace, under its eyes; see `start`."""
+        pid = self.start(*work, folder=folder, is_traced=bool(strace), **how)
         with self._traced(pid, strace) if strace else contextlib.nullcontext():
             return self.end()
 
-    def start(self, *work: str, folder: Path, is_traced: bool = False, largest_file: int | None = None) -> int:
-        """Begin a piece of work; returns the process's id. `end` has to come before the next one."""
+    def start(
+        self, *work: str, folder: Path, is_traced: bool = False, largest_file: int | None = None, num_ranks: int = 1
+    ) -> int:
+        """Begin a piece of work. `end` has to come before the next one.
+
+        Args:
+            work: its name, and its arguments.
+            folder: where it is done.
+            is_traced: whether the process stops before it begins, to be attached to.
+            largest_file: bytes that a file may have; None: any number.
+            num_ranks: processes that share the work, as a launcher would start them.
+
+        Returns:
+            the id of the process, or of the first.
+        """
         self._log.unlink(missing_ok=True)
         asked = {"work": work, "folder": str(folder), "log": str(self._log), "is_traced": is_traced}
-        self._process.stdin.write(json.dumps({**asked, "largest_file": largest_file}) + "\n")
+        asked |= {"largest_file": largest_file, "ranks": _ranks(num_ranks)}
+        self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         self.pid = int(self._answer())
         return self.pid
@@ -128,6 +143,17 @@ class Nursery:
         assert "attached" in told, told
         yield
         tracer.communicate(timeout=LONGEST)
+
+
+def _ranks(number: int) -> list[dict[str, str]]:
+    """The environment of each of several processes that work together; nothing for a single one."""
+    if number == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(number))
+    return [{**place, **sizes, **dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))} for rank in range(number)]
 
 
 def require_strace() -> None:
@@ -211,11 +237,19 @@ def _process(*args: str) -> Callable[[], object]:
     return __main__.main
 
 
-WORK = {"save": _save, "rotate": _rotate, "llmtune": _llmtune, "process": _process}
+def _score(*args: str) -> Callable[[], object]:
+    from tests.faults import scored
+
+    _llmtune()
+    return lambda: scored.main(args[:-1], Path(args[-1]))
+
+
+WORK = {"save": _save, "rotate": _rotate, "llmtune": _llmtune, "process": _process, "score": _score}
 
 
 def _serve() -> None:
     """Fork a process for each line of standard input. Nothing is read ahead: a fork would read it again."""
+    import accelerate.utils  # noqa: F401
     import transformers
 
     import llmtune.commands.export
@@ -228,13 +262,20 @@ def _serve() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        child = os.fork()
-        if not child:
-            _work(asked)
+        children = [_fork(asked, variables) for variables in asked["ranks"]]
         if asked["is_traced"]:
-            os.waitpid(child, os.WUNTRACED)
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            os.waitpid(children[0], os.WUNTRACED)
+        print(children[0], flush=True)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(next(filter(None, codes), 0), flush=True)
+
+
+def _fork(asked: dict[str, Any], variables: dict[str, str]) -> int:
+    child = os.fork()
+    if not child:
+        os.environ.update(variables)
+        _work(asked)
+    return child
 
 
 def _work(asked: dict[str, Any]) -> None:
