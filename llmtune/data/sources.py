@@ -1,14 +1,14 @@
 """The source rows: files or hub data in the columns that the rest of the house knows.
 
 A table has, as far as they are configured, `text`, `text_pair` and `label` (strings, null where the source has nothing) and
-`features` (lists of float64); and for messages `file` and `row`: the line on which the row starts, or the number of the row
-in formats without lines.
+`features` (lists of float64); `group` and `time` (strings) if a split goes by them; and for messages `file` and `row`: the
+line on which the row starts, or the number of the row in formats without lines.
 """
 
 import glob
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from llmtune import paths
 from llmtune.config.sections.data import ColumnMapping, DataConfig, FilesData, HubData
+from llmtune.data.accounting import Ledger
 from llmtune.data.readers import delimited, hub, json_rows, parquet, plain
 from llmtune.data.readers.columns import Chunk, Reader, Source, Wanted, as_numbers, as_text, listed
 from llmtune.data.readers.stream import check_file
@@ -24,6 +25,8 @@ from llmtune.data.spool import Spool
 from llmtune.errors import DataError
 from llmtune.failures import is_the_systems
 from llmtune.randomness import generator
+
+Also = Mapping[str, tuple[str, str]]  # more columns by their canonical name: that in the source, and the config key
 
 _VALUES_TOLD = 10
 SPLITS = ("train", "validation", "test")
@@ -39,7 +42,16 @@ READERS: dict[str, Reader] = {
 ENDINGS = {**{f".{name}": name for name in READERS if name != "text"}, ".ndjson": "jsonl", ".txt": "text"}
 
 
-def load(data: DataConfig, *, need_label: bool = True, seed: int = 0, spool: Spool | None = None) -> dict[str, pa.Table]:
+def load(
+    data: DataConfig,
+    *,
+    need_label: bool = True,
+    seed: int = 0,
+    spool: Spool | None = None,
+    also: Also | None = None,
+    rename: Callable[[pa.Array], pa.Array] | None = None,
+    ledger: Ledger | None = None,
+) -> dict[str, pa.Table]:
     """The rows of every split that the data names, 'train' always; `where` and `max_rows` are applied.
 
     Args:
@@ -47,18 +59,41 @@ def load(data: DataConfig, *, need_label: bool = True, seed: int = 0, spool: Spo
         need_label: whether a source without the label column is an error.
         seed: of the draw of `max_rows`.
         spool: makes the tables; None: they are held in memory.
+        also: columns that the train rows have besides.
+        rename: makes other labels of some rows' labels.
+        ledger: is told how many rows there were, and how many are left.
 
     Raises:
         DataError: a source is missing, malformed or empty; with its place and the remedy.
     """
-    wanted = _wanted(data, need_label=need_label)
+    wanted, spool = _wanted(data, need_label=need_label), spool or Spool()
     tables = {}
     for split in SPLITS:
-        if _is_named(data, split):
-            chunks = _hub_chunks(data, split, wanted) if isinstance(data, HubData) else _file_chunks(data, split, wanted)
-            table = _table(data, chunks, spool or Spool())
-            tables[split] = _limited(table, data.max_rows, seed=seed, split=split)
+        if is_named(data, split):
+            more = dict(also or {}) if split == "train" else {}
+            asked = Wanted({**dict(more.values()), **wanted.required}, wanted.optional)
+            if isinstance(data, HubData):
+                chunks = _hub_chunks(data, split, asked)
+            else:
+                chunks = _file_chunks(data, split, asked, scratch=spool.folder)
+            counted = _Counted(chunks)
+            table = _table(data, counted, spool, also=more, rename=rename)
+            tables[split] = _limited(table, data.max_rows, seed=seed, split=split, spool=spool)
+            if ledger is not None:
+                ledger.enter_read(split, rows=counted.num_rows, allowed=table.num_rows, taken=tables[split].num_rows)
     return tables
+
+
+class _Counted:
+    """Chunks of rows as they go by, and how many rows there were."""
+
+    def __init__(self, chunks: Iterator[tuple[str, Chunk]]):
+        self._chunks, self.num_rows = chunks, 0
+
+    def __iter__(self) -> Iterator[tuple[str, Chunk]]:
+        for name, chunk in self._chunks:
+            self.num_rows += len(chunk.rows)
+            yield name, chunk
 
 
 def fingerprint(data: DataConfig) -> list[list]:
@@ -92,7 +127,8 @@ def _wanted(data: ColumnMapping, *, need_label: bool) -> Wanted:
     return Wanted(required, (data.label_column,) if data.label_column and not need_label else ())
 
 
-def _is_named(data: DataConfig, split: str) -> bool:
+def is_named(data: DataConfig, split: str) -> bool:
+    """Whether the data has rows of its own for a split."""
     return getattr(data, f"{split}_{'split' if isinstance(data, HubData) else 'file'}") is not None
 
 
@@ -149,12 +185,12 @@ def _file_fingerprint(path: Path, name: str) -> list:
         raise DataError(f"the file cannot be read: {e.strerror or e}", where=name) from None
 
 
-def _file_chunks(data: FilesData, split: str, wanted: Wanted) -> Iterator[tuple[str, Chunk]]:
+def _file_chunks(data: FilesData, split: str, wanted: Wanted, *, scratch: Path | None) -> Iterator[tuple[str, Chunk]]:
     """What the files of a split hold, one after the other, each with its name."""
     for path, name in _files(data, split):
         kind, gzipped = _format(data, name)
         delimiter = data.delimiter or ("\t" if kind == "tsv" else ",")
-        source = Source(path, name, gzipped, delimiter, data.quoting, data.column_names)
+        source = Source(path, name, gzipped, delimiter, data.quoting, data.column_names, scratch)
         before, num_rows = check_file(path, name), 0
         for chunk in READERS[kind](source, wanted):
             num_rows += len(chunk.rows)
@@ -177,7 +213,14 @@ def _hub_chunks(data: HubData, split: str, wanted: Wanted) -> Iterator[tuple[str
         raise DataError("the split holds no rows", where=f"{data.name}[{name}]")
 
 
-def _table(data: ColumnMapping, chunks: Iterator[tuple[str, Chunk]], spool: Spool) -> pa.Table:
+def _table(
+    data: ColumnMapping,
+    chunks: Iterator[tuple[str, Chunk]],
+    spool: Spool,
+    *,
+    also: Also,
+    rename: Callable[[pa.Array], pa.Array] | None,
+) -> pa.Table:
     """The canonical table of all chunks, those rows only that `where` allows."""
     seen: dict[str, dict[str, None]] = {column: {} for column in data.where}
     name = ""
@@ -186,7 +229,7 @@ def _table(data: ColumnMapping, chunks: Iterator[tuple[str, Chunk]], spool: Spoo
         nonlocal name
         for name, chunk in chunks:
             if kept := _kept(data, name, chunk, seen):
-                yield _canonical(data, name, kept)
+                yield _canonical(data, name, kept, also=also, rename=rename)
 
     table = spool.table(batches())
     if table is None:
@@ -211,11 +254,16 @@ def _kept(data: ColumnMapping, name: str, chunk: Chunk, seen: dict[str, dict[str
     return Chunk({column: array.filter(pa.array(keep)) for column, array in chunk.columns.items()}, chunk.rows[keep])
 
 
-def _canonical(data: ColumnMapping, name: str, chunk: Chunk) -> pa.RecordBatch:
+def _canonical(
+    data: ColumnMapping, name: str, chunk: Chunk, *, also: Also, rename: Callable[[pa.Array], pa.Array] | None
+) -> pa.RecordBatch:
     arrays: dict[str, pa.Array] = {}
-    for target, column in (("text", data.text_column), ("text_pair", data.text_pair_column), ("label", data.label_column)):
+    columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
+    for target, column in {**columns, **{target: column for target, (column, _) in also.items()}}.items():
         if column in chunk.columns:
             arrays[target] = as_text(chunk.columns[column], column=column, name=name, rows=chunk.rows)
+    if rename is not None and "label" in arrays:
+        arrays["label"] = rename(arrays["label"])
     num_rows, width = len(chunk.rows), len(data.feature_columns)
     if width:
         numbers = [as_numbers(chunk.columns[c], column=c, name=name, rows=chunk.rows) for c in data.feature_columns]
@@ -226,10 +274,15 @@ def _canonical(data: ColumnMapping, name: str, chunk: Chunk) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(arrays)
 
 
-def _limited(table: pa.Table, max_rows: int | None, *, seed: int, split: str) -> pa.Table:
+def _limited(table: pa.Table, max_rows: int | None, *, seed: int, split: str, spool: Spool) -> pa.Table:
     """At most `max_rows` rows, drawn with the seed, in their old order."""
     if max_rows is None or table.num_rows <= max_rows:
         return table
     keep = np.zeros(table.num_rows, dtype=bool)
     keep[generator(seed, f"max_rows/{split}").choice(table.num_rows, max_rows, replace=False)] = True
-    return table.filter(pa.array(keep))
+    return spool.filtered(table, keep)
+
+
+def place(columns: Mapping[str, pa.Array | pa.ChunkedArray] | pa.Table, index: int) -> str:
+    """`file:line` of a row, for messages."""
+    return f"{columns['file'][index]}:{columns['row'][index]}"

@@ -16,7 +16,15 @@ LONGEST = 20_000
 FROM_WHICH_SMOOTHED = 60  # logged steps; fewer are drawn as they are
 MOST_DOTS = 2000
 AVERAGES = ("macro", "weighted", "micro")
-NAMES = {"mcc": "MCC", "mse": "MSE", "mae": "MAE", "r2": "R²", "pearson": "Pearson", "spearman": "Spearman"}
+NAMES = {
+    "balanced_accuracy": "balanced accuracy",
+    "mcc": "MCC",
+    "mse": "MSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+}
 # Validation metrics that share a picture, since they share a scale.
 TOGETHER = (("accuracy", "f1_macro", "mcc"), ("r2", "pearson", "spearman"), ("mae",), ("perplexity",))
 # Nothing on the page may run or be fetched, whatever the data hold.
@@ -75,6 +83,7 @@ def write(
     names, hint = list(per_class), "Coloured by the share of the reference's rows."
     parts = [
         _section("Metrics", _tiles(metrics) + _averages(metrics)),
+        _section("Thresholds", _thresholds(metrics), "Found on validation rows after training."),
         _section("Predictions", _scatter(scatter) if scatter is not None else ""),
         _section("Confusion matrix", confusion.matrix(counts_CC, names) if names else "", hint),
         _section("Most frequent mix-ups", _mixups(counts_CC, names) if len(names) > 2 else ""),
@@ -120,6 +129,12 @@ def _averages(metrics: dict[str, Any]) -> str:
     scores = ("precision", "recall", "f1")
     rows = [[average, *(_number(metrics[f"{score}_{average}"]) for score in scores)] for average in AVERAGES]
     return _table({"average": "", "precision": "number", "recall": "number", "F1": "number"}, rows)
+
+
+def _thresholds(metrics: dict[str, Any]) -> str:
+    without = metrics.get("without_thresholds", {})
+    rows = [[escape(_name(name)), _number(metrics[name]), _number(value)] for name, value in without.items()]
+    return _table({"metric": "", "with": "number", "without": "number"}, rows) if rows else ""
 
 
 def _mixups(counts_CC: Sequence[Sequence[int]], names: Sequence[str]) -> str:
@@ -223,8 +238,10 @@ def _bar(text: str, share: float, kind: str) -> str:
 
 
 def _name(metric: str) -> str:
+    if metric in NAMES:
+        return NAMES[metric]
     name, _, average = metric.partition("_")
-    shown = "F1" if name == "f1" else NAMES.get(metric, name)
+    shown = "F1" if name == "f1" else name
     return f"{shown} ({average})" if average else shown
 
 

@@ -29,6 +29,7 @@ def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterab
         ModelError: logits differ by more than the tolerance, or an argmax differs.
     """
     exported = {"huggingface": _loaded_again, "onnx": _onnx}[export.type](directory)
+    bias = np.array(bundle.description["task"].get("label_bias", 0.0), dtype=np.float32)
     is_regression = bundle.description["task"]["type"] == "regression"
     rows, largest, flips = 0, 0.0, 0
     with torch.inference_mode():
@@ -41,7 +42,7 @@ def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterab
                 ours, theirs = ours[valid], theirs[valid]
             scale = max(1.0, float(np.abs(ours).max())) if is_regression else 1.0
             largest = float(np.maximum(largest, np.abs(ours - theirs).max() / scale))  # max() would pass over NaN
-            flips += 0 if is_regression else _flips(ours, theirs)
+            flips += 0 if is_regression else _flips(ours + bias, theirs + bias)
             rows += len(batch.example_ids)
     if not largest <= TOLERANCE or flips:
         found = f"by up to {largest:.2e} in the logits, {flips} other argmax in {rows} rows"

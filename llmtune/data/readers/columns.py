@@ -28,6 +28,7 @@ class Source:
         delimiter: between the fields of a CSV or TSV file.
         quoting: whether double quotes enclose such fields.
         column_names: of such a file without a header line.
+        scratch: folder for what has to be unpacked before it can be read; None: the system's.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Source:
     delimiter: str
     quoting: bool
     column_names: tuple[str, ...] | None
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True)
