@@ -109,6 +109,11 @@ def fingerprint(data: DataConfig) -> list[list]:
     return [_file_fingerprint(path, name) for path, name in dict.fromkeys(files)]
 
 
+def files(data: DataConfig) -> list[Path]:
+    """The source files of all splits; none if they come from the hub."""
+    return [] if isinstance(data, HubData) else [path for split in SPLITS for path, _ in _files(data, split)]
+
+
 def is_plain_text(data: DataConfig) -> bool:
     """Whether the rows are lines of plain text, which carry their own line ends."""
     return isinstance(data, FilesData) and all(_format(data, name)[0] == "text" for _, name in _files(data, "train"))
