@@ -5,12 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from llmtune.config import objective_rules
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
-from llmtune.config.sections.clean import CleanConfig
+from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
+from llmtune.config.sections.objective import ObjectiveConfig
 from llmtune.config.sections.split import SplitConfig
 from llmtune.config.sections.tokenizer import TokenizerConfig
 from llmtune.config.sections.training import (
@@ -61,6 +63,8 @@ class StageConfig(Section):
     task: TaskConfig
     augment: dict[str, AugmentConfig]
     """Augmenters of the train rows by name, applied in written order."""
+    objective: dict[str, ObjectiveConfig]
+    """What training makes small besides the loss of the task, by name."""
     balance: dict[str, BalanceConfig]
     """What is done about classes of unlike size, by name."""
     model: ModelConfig
@@ -80,7 +84,7 @@ class StageConfig(Section):
 
 
 class TrainConfig(StageConfig):
-    """Config of `preprocess`, `plan`, `train`, `finetune` and `run`."""
+    """Config of `inspect`, `preprocess`, `plan`, `train`, `finetune` and `run`."""
 
     format: Literal[1]
     """Version of the config format."""
@@ -175,6 +179,7 @@ class ExportVerbConfig(RunVerbConfig):
 
 VERB_CONFIGS: dict[str, type[Section]] = {
     "preprocess": TrainConfig,
+    "inspect": TrainConfig,
     "plan": TrainConfig,
     "train": TrainConfig,
     "finetune": TrainConfig,
@@ -281,9 +286,10 @@ def _rules(config: StageConfig):
         "augment: task=causal_lm joins its rows when they are prepared, so they cannot be augmented: use augment=none",
     )
     yield (
-        bool(data.feature_columns) and bool(config.augment),
-        "augment: augmenters change text, not numbers: use augment=none",
+        bool(data.feature_columns) and any(augment.type != "mixup" for augment in config.augment.values()),
+        "augment: all augmenters but mixup change text, not numbers: use augment=none or augment=mixup",
     )
+    yield from objective_rules.rules(config)
 
 
 def _balance_rules(config: StageConfig):
@@ -349,6 +355,10 @@ def _clean_rules(config: StageConfig):
     )
     for name, section in config.clean.items():
         key = f"clean.{name}"
+        yield (
+            isinstance(section, TextCleaner) and task.type == "tagging",
+            f"{key}: would move the words away from their tags: leave it out with ~{key}",
+        )
         yield (
             section.type == "length" and section.min is None and section.max is None,
             f"{key}.min: is null, and so is {key}.max: set one of them, or leave it out with ~{key}",

@@ -20,10 +20,13 @@ NEEDS = {
     ("model", "mlp"): ["data.feature_columns=[x]"],
     ("tuning", "head"): ["model=bert", "model.pretrained=a/b"],
     ("tuning", "lora"): ["model=bert", "model.pretrained=a/b"],
+    ("split", "grouped"): ["split.group_column=author"],
+    ("split", "time"): ["split.time_column=day"],
     ("tokenizer", "pretrained"): ["model=bert", "model.pretrained=a/b"],
     ("balance", "class_weights"): ["balance.class_weights.by_label={rare: 5}"],
     ("task", "causal_lm"): ["model=gpt"],
     ("task", "masked_lm"): ["model=bert"],
+    ("augment", "contextual"): ["augment.contextual.model=a/b"],
 }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from llmtune.config.sections.augment_model import ModelAugment
 from llmtune.config.sections.base import Fraction, Name, Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -123,4 +124,4 @@ TextAugmentConfig = (
     | CasingNoise
     | PunctuationNoise
 )
-AugmentConfig = Annotated[TextAugmentConfig, Field(discriminator="type")]
+AugmentConfig = Annotated[TextAugmentConfig | ModelAugment, Field(discriminator="type")]

@@ -73,6 +73,14 @@ def test_seed_epoch_and_row_change_it(augmented):
     assert len(found) == 18
 
 
+def test_each_repeat_of_a_row_is_changed_in_its_own_way(augmented):
+    task, examples = augmented
+    found = {tuple(ids_of(task, [{**examples[0], "repeat": n}], Draw(0, 0))[0]) for n in range(6)}
+    assert len(found) == 6
+    first = ids_of(task, [{**examples[0], "repeat": 0}], Draw(0, 0))
+    assert first == ids_of(task, examples[:1], Draw(0, 0))
+
+
 def test_evaluation_sees_the_texts_as_they_are(augmented):
     task, examples = augmented
     found = ids_of(task, examples, Draw(1, 2, training=False))
