@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted, text_array
+from llmtune.data.readers.lists import list_array
 from llmtune.data.readers.stream import text_blocks, text_lines
 from llmtune.errors import DataError
 
@@ -20,7 +21,7 @@ def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
         DataError: bad JSON with its line, something else than a list of objects, a column that no object has.
     """
     try:
-        content = json.loads("".join(text_blocks(source.path, source.name, gzipped=source.gzipped)))
+        content = json.loads("".join(text_blocks(source.path, source.name, gzipped=source.gzipped, encoding=source.encoding)))
     except json.JSONDecodeError as e:
         remedy = "one object a line is data.format=jsonl" if e.msg == "Extra data" else "correct the file"
         raise DataError(f"bad JSON in column {e.colno}: {e.msg}", where=f"{source.name}:{e.lineno}", remedy=remedy) from None
@@ -45,7 +46,7 @@ def read_lines(source: Source, wanted: Wanted) -> Iterator[Chunk]:
     """
     collector = _Collector(source, wanted)
     line = 0
-    for lines in text_lines(source.path, source.name, gzipped=source.gzipped):
+    for lines in text_lines(source.path, source.name, gzipped=source.gzipped, encoding=source.encoding):
         objects, rows = [], []
         for text in lines:
             line += 1
@@ -81,11 +82,10 @@ class _Collector:
         # Numbers are needed in every row: without the key in the first rows there is no need to read on.
         numeric = {name: key for name, key in self._wanted.required.items() if key == "data.feature_columns"}
         Wanted(numeric).among(list(self._keys), where=self._source.name)
-        names = [*self._wanted.required, *self._wanted.optional]
-        columns = {
-            name: text_array([value.get(name) for value in objects], column=name, name=self._source.name, rows=rows)
-            for name in dict.fromkeys(names)
-        }
+        columns = {}
+        for name in dict.fromkeys([*self._wanted.required, *self._wanted.optional]):
+            make = list_array if name in self._wanted.lists else text_array
+            columns[name] = make([value.get(name) for value in objects], column=name, name=self._source.name, rows=rows)
         return Chunk(columns, np.array(rows))
 
     def close(self) -> None:
