@@ -38,6 +38,30 @@ METRICS: dict[str, dict[str, bool]] = {
         "mcc": True,
     },
     "regression": {"mse": False, "loss": False, "mae": False, "r2": True, "pearson": True, "spearman": True},
+    "multilabel": {
+        "f1_micro": True,
+        "loss": False,
+        "f1_macro": True,
+        "f1_weighted": True,
+        "f1_samples": True,
+        "precision_micro": True,
+        "precision_macro": True,
+        "precision_weighted": True,
+        "recall_micro": True,
+        "recall_macro": True,
+        "recall_weighted": True,
+        "exact_match": True,
+        "hamming_loss": False,
+    },
+    "tagging": {
+        "f1": True,
+        "loss": False,
+        "precision": True,
+        "recall": True,
+        "accuracy": True,
+        "f1_macro": True,
+        "f1_weighted": True,
+    },
     "causal_lm": {"loss": False, "perplexity": False},
     "masked_lm": {"loss": False, "perplexity": False, "accuracy": True},
 }
@@ -221,15 +245,29 @@ def _rules(config: StageConfig):
         "data.text_column: is null, and there are no data.feature_columns: nothing to learn from",
     )
     yield (
-        bool(data.feature_columns) and task.type not in ("regression", "classification"),
+        bool(data.feature_columns) and task.type not in ("regression", "classification", "multilabel"),
         f"task: {task.type} needs text, not data.feature_columns",
     )
     yield (
-        not is_language_model and data.label_column is None,
+        not is_language_model and data.label_column is None and not data.label_columns,
         f"data.label_column: is null, but task={task.type} needs one",
     )
+    of_several_labels = "label_columns" if data.label_columns else "label_separator"
     yield (
-        is_language_model and data.text_pair_column is not None,
+        task.type != "multilabel" and (bool(data.label_columns) or data.label_separator is not None),
+        f"data.{of_several_labels}: is for task=multilabel, where a row may have several labels; "
+        f"task={task.type} reads data.label_column",
+    )
+    yield (
+        bool(data.label_columns) and data.label_separator is not None,
+        "data.label_separator: has no effect beside data.label_columns: leave one of them out",
+    )
+    yield (
+        task.type == "tagging" and bool(config.augment),
+        "augment: task=tagging has a tag for each word, which augmenters do not move along: use augment=none",
+    )
+    yield (
+        (is_language_model or task.type == "tagging") and data.text_pair_column is not None,
         f"data.text_pair_column: task={task.type} reads one text only",
     )
     yield (task.type == "causal_lm" and model.type in ("lstm", "mlp", "bert"), "task: causal_lm needs model=gpt (or model=run)")

@@ -15,10 +15,19 @@ LONGEST_AT_ONCE = 280  # characters of a text that are shown before one asks for
 LONGEST = 20_000
 FROM_WHICH_SMOOTHED = 60  # logged steps; fewer are drawn as they are
 MOST_DOTS = 2000
-AVERAGES = ("macro", "weighted", "micro")
-NAMES = {"mcc": "MCC", "mse": "MSE", "mae": "MAE", "r2": "R²", "pearson": "Pearson", "spearman": "Spearman"}
+AVERAGES = ("macro", "weighted", "micro", "samples")
+NAMES = {
+    "mcc": "MCC",
+    "exact_match": "exact match",
+    "hamming_loss": "Hamming loss",
+    "mse": "MSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+}
 # Validation metrics that share a picture, since they share a scale.
-TOGETHER = (("accuracy", "f1_macro", "mcc"), ("r2", "pearson", "spearman"), ("mae",), ("perplexity",))
+TOGETHER = (("accuracy", "f1", "f1_macro", "exact_match", "mcc"), ("r2", "pearson", "spearman"), ("mae",), ("perplexity",))
 # Nothing on the page may run or be fetched, whatever the data hold.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -31,7 +40,7 @@ class Example:
         texts: one or two, or its numbers.
         reference: what it is.
         prediction: what the model says.
-        degree: how wrong: the probability of the prediction, or the error.
+        degree: how wrong: the probability of the prediction, the error, or the loss.
     """
 
     texts: tuple[str, ...]
@@ -76,11 +85,11 @@ def write(
     parts = [
         _section("Metrics", _tiles(metrics) + _averages(metrics)),
         _section("Predictions", _scatter(scatter) if scatter is not None else ""),
-        _section("Confusion matrix", confusion.matrix(counts_CC, names) if names else "", hint),
-        _section("Most frequent mix-ups", _mixups(counts_CC, names) if len(names) > 2 else ""),
+        _section("Confusion matrix", confusion.matrix(counts_CC, names) if counts_CC else "", hint),
+        _section("Most frequent mix-ups", _mixups(counts_CC, names) if len(counts_CC) > 2 else ""),
         _section("Training", _curves(history)),
         _section("Classes", _per_class(per_class) if names else "", "The lowest F1 first."),
-        _section("Surest mistakes" if names else "Largest errors", _examples(examples, is_classification=bool(names))),
+        _section(*_mistakes(examples, has_matrix=bool(counts_CC), has_names=bool(names))),
     ]
     style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     told = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
@@ -103,7 +112,7 @@ def _section(title: str, content: str, hint: str = "") -> str:
 def _tiles(metrics: dict[str, Any]) -> str:
     """All metrics but averages over classes, of which F1 (macro) stands for the others."""
     single = [n for n, v in metrics.items() if not isinstance(v, (dict, list))]
-    chosen = [n for n in single if n == "f1_macro" or not n.endswith(AVERAGES)]
+    chosen = [n for n in single if n == "f1_macro" or n == single[0] or not n.endswith(AVERAGES)]
     return (
         '<div class="tiles">'
         + "".join(
@@ -118,7 +127,8 @@ def _averages(metrics: dict[str, Any]) -> str:
     if "f1_macro" not in metrics:
         return ""
     scores = ("precision", "recall", "f1")
-    rows = [[average, *(_number(metrics[f"{score}_{average}"]) for score in scores)] for average in AVERAGES]
+    averages = [average for average in AVERAGES if f"f1_{average}" in metrics]
+    rows = [[average, *(_number(metrics.get(f"{score}_{average}")) for score in scores)] for average in averages]
     return _table({"average": "", "precision": "number", "recall": "number", "F1": "number"}, rows)
 
 
@@ -146,10 +156,18 @@ def _per_class(per_class: dict[str, dict[str, Any]]) -> str:
     return _table({"class": "", "precision": "number", "recall": "number", "F1": "number", "rows": "number"}, rows)
 
 
-def _examples(examples: Sequence[Example], *, is_classification: bool) -> str:
+def _mistakes(examples: Sequence[Example], *, has_matrix: bool, has_names: bool) -> tuple[str, str]:
+    """Title and table of the worst mistakes."""
+    if has_matrix:
+        return "Surest mistakes", _examples(examples, degree="probability", kind="")
+    if has_names:
+        return "Mistakes with the largest loss", _examples(examples, degree="loss", kind="")
+    return "Largest errors", _examples(examples, degree="error", kind="number")
+
+
+def _examples(examples: Sequence[Example], *, degree: str, kind: str) -> str:
     if not examples:
         return ""
-    degree, kind = ("probability", "") if is_classification else ("error", "number")
     rows = [[escape(e.degree), escape(e.prediction), escape(e.reference), "".join(map(_text, e.texts))] for e in examples]
     table = _table({degree: "number", "prediction": kind, "reference": kind, "input": "text"}, rows)
     return f'<div class="examples">{table}</div>'
@@ -223,8 +241,10 @@ def _bar(text: str, share: float, kind: str) -> str:
 
 
 def _name(metric: str) -> str:
+    if metric in NAMES:
+        return NAMES[metric]
     name, _, average = metric.partition("_")
-    shown = "F1" if name == "f1" else NAMES.get(metric, name)
+    shown = "F1" if name == "f1" else name
     return f"{shown} ({average})" if average else shown
 
 

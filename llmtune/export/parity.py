@@ -29,7 +29,9 @@ def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterab
         ModelError: logits differ by more than the tolerance, or an argmax differs.
     """
     exported = {"huggingface": _loaded_again, "onnx": _onnx}[export.type](directory)
-    is_regression = bundle.description["task"]["type"] == "regression"
+    task = bundle.description["task"]
+    is_regression = task["type"] == "regression"
+    border = float(np.log(task["threshold"] / (1 - task["threshold"]))) if task["type"] == "multilabel" else None
     rows, largest, flips = 0, 0.0, 0
     with torch.inference_mode():
         for batch in batches:
@@ -41,7 +43,7 @@ def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterab
                 ours, theirs = ours[valid], theirs[valid]
             scale = max(1.0, float(np.abs(ours).max())) if is_regression else 1.0
             largest = float(np.maximum(largest, np.abs(ours - theirs).max() / scale))  # max() would pass over NaN
-            flips += 0 if is_regression else _flips(ours, theirs)
+            flips += 0 if is_regression else _flips(ours, theirs) if border is None else _crossed(ours, theirs, border)
             rows += len(batch.example_ids)
     if not largest <= TOLERANCE or flips:
         found = f"by up to {largest:.2e} in the logits, {flips} other argmax in {rows} rows"
@@ -54,6 +56,11 @@ def _flips(ours: np.ndarray, theirs: np.ndarray) -> int:
     mine, other = ours.argmax(-1), theirs.argmax(-1)
     gap = np.take_along_axis(ours, mine[..., None], -1) - np.take_along_axis(ours, other[..., None], -1)
     return int((gap[..., 0] > TOLERANCE).sum())
+
+
+def _crossed(ours: np.ndarray, theirs: np.ndarray, border: float) -> int:
+    """Labels on another side of the threshold; those at it within the tolerance may be on either."""
+    return int((((ours >= border) != (theirs >= border)) & (np.abs(ours - border) > TOLERANCE)).sum())
 
 
 def _loaded_again(directory: Path) -> Logits:

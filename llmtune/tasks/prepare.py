@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from llmtune import console
 from llmtune.config.sections.data import DataConfig
-from llmtune.data import prepared, sources
+from llmtune.data import forms, prepared, sources
 from llmtune.data import split as splits
 from llmtune.data import tokenizer as tokenizers
 from llmtune.data.preparation import Preparation
@@ -19,10 +19,12 @@ from llmtune.data.prepared import Prepared
 from llmtune.data.readers.columns import listed
 from llmtune.data.spool import Spool
 from llmtune.errors import ConfigError, DataError, ModelError
+from llmtune.tasks import lists
 from llmtune.tasks.base import Task
 from llmtune.tasks.classification import label_names_of, plain_label
 from llmtune.tasks.language_modeling import CausalLmTask
 from llmtune.tasks.registry import rebuild
+from llmtune.tasks.tagging import TaggingTask
 from llmtune.tasks.text import as_numbers
 
 CHUNK_ROWS = 10_000
@@ -43,9 +45,11 @@ def build(wanted: Preparation, directory: Path) -> dict[str, Any]:
     return facts
 
 
-def load_rows(data: DataConfig, *, need_label: bool, seed: int, spool: Spool | None = None) -> dict[str, pa.Table]:
+def load_rows(
+    data: DataConfig, *, need_label: bool, form: forms.Form = "label", seed: int, spool: Spool | None = None
+) -> dict[str, pa.Table]:
     """The canonical tables of a data set, its labels in plain form and renamed as `data.label_map` says."""
-    tables = sources.load(data, need_label=need_label, seed=seed, spool=spool)
+    tables = sources.load(data, need_label=need_label, form=form, seed=seed, spool=spool)
     renamed = {plain_label(old): plain_label(new) for old, new in data.label_map.items()}
     unused = set(renamed)
     for name, table in tables.items():
@@ -56,6 +60,12 @@ def load_rows(data: DataConfig, *, need_label: bool, seed: int, spool: Spool | N
             names = pa.array([renamed.get(label, label) for label in plain], pa.string())
             labels = names.take(pc.index_in(table["label"], value_set=given))
             tables[name] = table.set_column(table.column_names.index("label"), "label", labels)
+        for column in ("labels", "tags"):
+            if column in table.column_names:
+                tables[name], found = lists.renamed(table, column, renamed)
+                unused -= found
+        if "tags" in table.column_names:
+            tables[name] = lists.as_bio(tables[name])
     if unused:
         console.notice(f"data.label_map renames {listed(sorted(unused))}, which is the label of no row")
     return tables
@@ -117,9 +127,10 @@ class _Builder:
 
     def build(self, directory: Path) -> dict[str, Any]:
         """Write all splits and the tokenizer below `directory`; returns the meta data."""
-        needs_label = self.task.type in ("classification", "regression")
+        needs_label = self.task.type in forms.NEED_LABEL
         spool = Spool(directory)
-        tables = load_rows(self.data, need_label=needs_label, seed=self.seed, spool=spool)
+        form = forms.OF_TASK[self.task.type]
+        tables = load_rows(self.data, need_label=needs_label, form=form, seed=self.seed, spool=spool)
         is_classification = self.task.type == "classification"
         tables = splits.split(tables, self.split, seed=self.seed, stratify=is_classification, spool=spool)
         description, facts = self._describe(tables["train"], directory)
@@ -168,6 +179,10 @@ class _Builder:
         elif self.task.type == "regression":
             values = np.array(as_numbers(train, "label"))
             description |= {"target_mean": float(values.mean()), "target_std": float(values.std())}
+        elif self.task.type == "multilabel":
+            description |= {"label_names": self._list_names(train, "labels"), "threshold": self.task.threshold}
+        elif self.task.type == "tagging":
+            description["label_names"] = self._list_names(train, "tags")
         return description, facts
 
     def _token_facts(self, fast: Any) -> dict[str, Any]:
@@ -192,6 +207,15 @@ class _Builder:
         if self.task.label_names is not None:
             return _given_label_names(self.task.label_names)
         names = label_names_of(train)
+        known = (self.origin.description or {}).get("label_names")
+        return list(known) if known and set(names) <= set(known) else names
+
+    def _list_names(self, train: pa.Table, column: str) -> list[str]:
+        """Of labels or tags that come in lists."""
+        if self.task.label_names is not None:
+            return _given_label_names(self.task.label_names)
+        given = tuple(plain_label(name) for name in self.data.label_columns)
+        names = lists.label_names_of(train, given) if column == "labels" else lists.tag_names_of(train)
         known = (self.origin.description or {}).get("label_names")
         return list(known) if known and set(names) <= set(known) else names
 
@@ -239,6 +263,7 @@ class _Counter:
     def __init__(self, task: Task, table: pa.Table, advance: Any):
         self._task, self._table, self._advance = task, table, advance
         self._rows = self._tokens = self._at_limit = 0
+        self._words = self._unread = 0  # of a tagging
 
     def columns(self) -> Iterator[dict[str, pa.Array]]:
         limit = self._task.describe().get("max_length", 0)
@@ -248,7 +273,16 @@ class _Counter:
                 lengths = pc.list_value_length(stored["input_ids"]).to_numpy()
                 self._tokens += int(lengths.sum())
                 self._at_limit += 0 if isinstance(self._task, CausalLmTask) else int((lengths >= limit).sum())
+            if isinstance(self._task, TaggingTask):
+                positions = stored["positions"].flatten()
+                self._words += len(positions)
+                self._unread += pc.sum(pc.less(positions, 0)).as_py() or 0
             yield stored
+        if self._unread:
+            console.notice(
+                f"{self._unread:,} of {self._words:,} words have no token, as they lie beyond max_length={limit} or hold "
+                "nothing that the tokenizer knows: they count as tagged O"
+            )
 
     def facts(self) -> dict[str, int]:
         counted = {"rows": self._rows, "source_rows": self._table.num_rows}

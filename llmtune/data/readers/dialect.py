@@ -18,8 +18,8 @@ _ROWS = 1_000  # that a way of reading has to fit
 def found(text: str, source: Source, wanted: Wanted) -> Source:
     """The source as it is if its header names the wanted columns, else with the only delimiter and quote that fit.
 
-    That is told. To fit is that the header line holds every wanted column, or each row as many fields as there are names for, and that the
-    rows that follow are all as wide. Where nothing fits, the usual way is kept and will complain.
+    That is told. To fit is that the header line holds every wanted column, or each row as many fields as there are names for,
+    and that the rows that follow are all as wide. Where nothing fits, the usual way is kept and will complain.
 
     Args:
         text: with which the file begins.
