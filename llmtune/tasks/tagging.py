@@ -76,12 +76,14 @@ class TaggingTask:
         return LossTerms(token_losses(model(**batch.inputs).logits, batch.targets["labels"]).sum())
 
     def score(self, model: nn.Module, batch: Batch) -> Scores:
-        """`prediction` and `probability` are of each token, [B, L]: `tags_of` reads those of the words."""
+        """`prediction` is of each token, int32 [B, L], 0 for those that begin no word: `tags_of` reads those of the words."""
         logits_BLC = model(**batch.inputs).logits.float()
-        best_BL = logits_BLC.softmax(-1).max(-1)
-        predicted_BL = best_BL.indices.cpu().numpy().astype(np.int32)
-        outputs = {"prediction": predicted_BL, "probability": best_BL.values.cpu().numpy()}
+        best_BL = logits_BLC.argmax(-1).cpu().numpy()
         positions_BW = batch.targets["positions"].cpu().numpy()
+        at = np.nonzero(positions_BW >= 0)[0], positions_BW[positions_BW >= 0]
+        predicted_BL = np.zeros(best_BL.shape, dtype=np.int32)
+        predicted_BL[at] = best_BL[at]
+        outputs = {"prediction": predicted_BL}
         weights, losses, sums = (positions_BW >= 0).sum(1).astype(np.float64), np.zeros(len(positions_BW)), {}
         if "labels" in batch.targets:
             losses = token_losses(logits_BLC, batch.targets["labels"]).double().sum(-1).cpu().numpy()
