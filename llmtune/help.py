@@ -108,9 +108,9 @@ def _group_row(group: str, default: list[str]) -> tuple[Text, Text]:
 
 def _group(group: str, default: list[str]) -> Iterator[RenderableType]:
     """A table for each class, the default first; an option whose keys were listed already tells only the values that differ."""
-    listed: dict[tuple[str, ...], reference.Option] = {}
+    listed: dict[tuple[reference.Key, ...], reference.Option] = {}
     for option in sorted(reference.options(group), key=lambda option: option.name not in default):
-        keys = tuple(key.name for key in reference.keys(option.section))
+        keys = tuple(reference.keys(option.section))
         prefix = f"{group}.{option.entry}." if option.entry else f"{group}."
         title = Text.assemble((f"{group}={option.name}", "bold"), f"  {option.doc}")
         first = listed.setdefault(keys, option)
@@ -118,7 +118,7 @@ def _group(group: str, default: list[str]) -> Iterator[RenderableType]:
             yield title
             yield from _section(None, list(_key_rows(option.section, option.values, prefix)))
         else:
-            changed = [key for key in keys if option.values[key] != first.values[key]]
+            changed = [key.name for key in keys if option.values[key.name] != first.values[key.name]]
             differing = [f"{prefix}{key}={_shown(option.values[key])}" for key in changed]
             if keys:
                 title.append("\n  " + ", ".join([f"as {group}={first.name}", *differing]), style="dim")

@@ -23,6 +23,7 @@ def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
     with startup.importing():
         from llmtune.commands import rows, runs
         from llmtune.errors import DataError
+        from llmtune.evaluation import thresholds
         from llmtune.evaluation.evaluate import evaluate
         from llmtune.evaluation.writing import write_evaluation
         from llmtune.training import precision, run_dir
@@ -51,6 +52,8 @@ def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
     found = evaluate(model, task, split, **how, keep_in=directory)
     target = directory / "evaluation" / name
     facts = [("model", str(restored.directory)), ("task", task.type), ("rows", f"{split.num_rows:,}")]
+    if moved := restored.facts.get("thresholds"):
+        facts.append(("thresholds", thresholds.told(moved, task.describe()["label_names"])))
     write_evaluation(target, found, task=task, split=split, facts=facts, history_file=directory / "metrics.jsonl")
     return found.metrics, target
 
@@ -59,6 +62,8 @@ def tell_metrics(title: str, metrics: dict[str, Any], directory: Path) -> None:
     from llmtune.commands.runs import metric_rows
 
     rows = metric_rows(metrics)
+    if without := metrics.get("without_thresholds"):
+        rows += [(f"{name}, without thresholds", shown) for name, shown in metric_rows(without)]
     matrix = metrics.get("confusion_matrix")
     if matrix and len(matrix) <= 6:
         rows.append(("confusion matrix", "\n".join("  ".join(f"{n:>6,}" for n in row) for row in matrix)))

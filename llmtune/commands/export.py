@@ -31,7 +31,9 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     """
     with startup.importing():
         from llmtune.commands import rows, runs
+        from llmtune.data.clean import registry as cleaners
         from llmtune.errors import DataError
+        from llmtune.evaluation import thresholds
         from llmtune.export import Bundle, parity, registry
         from llmtune.files import make_folder, remove_leftovers, sync, write_json
         from llmtune.tasks.base import Draw
@@ -50,6 +52,10 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     split = ready.splits[rows_from]
     num_rows = min(config.parity_rows, split.num_rows)
     card = _facts(trained, directory, restored.directory)
+    if changed := restored.facts.get("clean"):
+        card["texts were cleaned"] = cleaners.told(changed)
+    if moved := restored.facts.get("thresholds"):
+        card["thresholds"] = thresholds.told(moved, restored.facts["task"]["label_names"])
     bundle = Bundle(restored.model.eval(), restored.tokenizer_dir, restored.facts, card)
     target = Path(config.output) if config.output else directory / "export"
     for name in config.export:

@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -17,6 +17,7 @@ from llmtune.files import replacing
 if TYPE_CHECKING:
     from llmtune.cli import Options
 
+_MASK = "\ue000"  # a character that no cleaner touches
 TABLE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".conll", ".bio")
 
 
@@ -35,10 +36,27 @@ def run(args: list[str], options: "Options") -> int:
     model = restored.model.to(compute.device).eval()
     with _output(config.output, source=config.file) as out:
         for columns in _chunks(config.file, task.describe(), config.run, config.batch_size):
-            for row in predict(model, task, columns, compute=compute, max_new_tokens=config.max_new_tokens):
+            texts = {name: values for name, values in columns.items() if name != "features"}
+            cleaned = _cleaned(texts, restored.cleaner(), task)
+            answers = predict(model, task, columns | cleaned, compute=compute, max_new_tokens=config.max_new_tokens)
+            for number, row in enumerate(answers):
+                row |= {name: values[number] for name, values in texts.items()}  # as they were given
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
             out.flush()
     return 0
+
+
+def _cleaned(texts: dict[str, Sequence], cleaner: Callable, task: Any) -> dict[str, list]:
+    """Texts changed as those were that the model was trained on, but for the mask token of a masked language model."""
+    import pyarrow as pa
+
+    mask = task.text.tokenizer.mask_token if task.type == "masked_lm" else None
+    cleaned = {}
+    for name, values in texts.items():
+        hidden = [value.replace(mask, _MASK) if mask and value else value for value in values]
+        found = cleaner(pa.array(hidden, pa.string())).to_pylist()
+        cleaned[name] = [value.replace(_MASK, mask) if mask and value else value for value in found]
+    return cleaned
 
 
 @contextlib.contextmanager

@@ -32,7 +32,14 @@ def prepare_stage(config: StageConfig) -> Prepared:
         ModelError: the model's tokenizer is unfit, or its longest input is exceeded.
     """
     wanted = Preparation(
-        config.data, config.split, config.tokenizer, config.task, config.model, _origin(config.model), config.seed
+        config.data,
+        config.split,
+        config.tokenizer,
+        config.task,
+        config.model,
+        _origin(config.model),
+        config.seed,
+        config.clean,
     )
 
     def build(directory: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from llmtune.config.schema import StageConfig
 from llmtune.config.sections.data import DataConfig, FilesData
 from llmtune.config.store import Library
 from llmtune.data import forms, prepared, sources
+from llmtune.data.clean.stages import cleaned
 from llmtune.data.prepared import Prepared, Split
 from llmtune.data.spool import Spool
 from llmtune.errors import DataError
@@ -28,7 +29,8 @@ def of_run(trained: StageConfig, restored: Restored) -> Prepared:
     if found is not None:
         return found
     ready = prepare_stage(trained)
-    if ready.meta["task"] != restored.facts.get("task") or (known and prepared.inputs_of(ready) != known["inputs"]):
+    task = {name: value for name, value in restored.facts.get("task", {}).items() if name != "label_bias"}
+    if ready.meta["task"] != task or (known and prepared.inputs_of(ready) != known["inputs"]):
         raise DataError(
             "the data is not what the model was trained with",
             where=str(restored.directory),
@@ -38,7 +40,7 @@ def of_run(trained: StageConfig, restored: Restored) -> Prepared:
 
 
 def of_file(file: str, trained: StageConfig, restored: Restored) -> Split:
-    """Another file's rows, read as the run's data was and encoded for its task."""
+    """Another file's rows, all of them, read and cleaned as the run's data was and encoded for its task."""
     source = file_like(trained.data, file)
     task = restored.task()
     tokenizer = restored.directory / "tokenizer.json"
@@ -46,13 +48,16 @@ def of_file(file: str, trained: StageConfig, restored: Restored) -> Split:
         "llmtune": llmtune.__version__,
         "inputs": sources.fingerprint(source),
         "data": source.model_dump(mode="json"),
+        "clean": restored.facts.get("clean", []),
         "task": task.describe(),
         "tokenizer": sha256(tokenizer) if tokenizer.is_file() else None,
     }
 
     def build(directory: Path) -> dict[str, Any]:
         needs_label, form = trained.task.type in forms.NEED_LABEL, forms.OF_TASK[trained.task.type]
-        table = load_rows(source, need_label=needs_label, form=form, seed=trained.seed, spool=Spool(directory))["train"]
+        spool = Spool(directory)
+        table = load_rows(source, need_label=needs_label, form=form, seed=trained.seed, spool=spool)["train"]
+        table = cleaned(table, restored.cleaner(), spool=spool)
         prepared.write_split(directory, "test", encode_rows(task, table))
         return {}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmtune import console, startup
+from llmtune.commands import folds
 from llmtune.config.compose import Composed, compose
 from llmtune.config.schema import EvaluateConfig, ExportVerbConfig, StageConfig
 
@@ -18,6 +19,8 @@ def run(args: list[str], options: "Options") -> int:
     composed = compose("run", args, config_dir=options.config_dir)
     for text in composed.notices:
         console.notice(text)
+    if folds.are_wanted(composed.config):
+        return folds.run("run", args, options, composed)
     with startup.importing():
         import llmtune.commands.stage  # noqa: F401  which imports all the large ones
         from llmtune.training.distributed import Ranks
@@ -57,10 +60,11 @@ def _run(composed: Composed, ranks: "Ranks") -> None:
 
 def _stage(config: StageConfig, ranks: "Ranks", **directories: Callable) -> tuple[dict[str, Any], Path]:
     """Train and evaluate, unless that is done."""
-    from llmtune.commands import runs, stage
+    from llmtune.commands import accounts, runs, stage
 
     ranks.wait()
     result, directory = stage.train_stage(config, ranks, **directories)
+    accounts.tell_run(directory)
     runs.tell_result(result, directory)
     if ranks.is_main:
         _evaluate(config, directory)

@@ -13,22 +13,11 @@ from llmtune.config.compose import Composed
 from llmtune.config.schema import StageConfig, TrainConfig
 from llmtune.data.prepared import Prepared, inputs_of
 from llmtune.errors import CheckpointError
+from llmtune.evaluation import thresholds
 from llmtune.files import new_folder
 from llmtune.training import checkpoint, drift, run_dir
 from llmtune.training.manifest import read_json
-
-# What may differ between a run and the command that goes on with it.
-NOT_COMPARED = {
-    "training.resume",
-    "training.allow_drift",
-    "training.profile",
-    "output_dir",
-    "run_name",
-    "export",
-    "finetune",
-    "evaluation.batch_size",
-    "hardware.num_workers",
-}
+from llmtune.training.run_dir import NOT_COMPARED
 
 
 def find_run(composed: Composed, ready: Prepared, *, takes_finished: bool) -> Path | None:
@@ -43,7 +32,7 @@ def find_run(composed: Composed, ready: Prepared, *, takes_finished: bool) -> Pa
         CheckpointError: training.resume=must and there is nothing to resume, or the named run has another config.
     """
     config: TrainConfig = composed.config
-    resume, parent = config.training.resume, _parent(config)
+    resume, parent = config.training.resume, config.folder
     apart_from = NOT_COMPARED | drift.config_keys(config.training.allow_drift)
     if resume not in ("auto", "never", "must"):
         run = Path(resume)
@@ -74,7 +63,7 @@ def new_run(composed: Composed, *, verb: str) -> Path:
     """A new run directory with its config.yaml."""
     header = f"llmtune {verb}, resolved"
     fill = lambda run: saved.write(run / run_dir.CONFIG, composed.tree, header=header)  # noqa: E731
-    return _pointed_to(new_folder(_parent(composed.config), fill))
+    return _pointed_to(new_folder(composed.config.folder, fill))
 
 
 def find_stage(run: Path, tree: dict[str, Any], ready: Prepared) -> Path | None:
@@ -133,6 +122,9 @@ def tell_result(result: dict[str, Any], run: Path) -> None:
     if result["value"] is not None:
         rows.append(("best checkpoint", f"step {result['best_step']}, validation {result['metric']} {result['value']:.4f}"))
         rows += [(f"validation {name}", shown) for name, shown in metric_rows(result["metrics"]) if name != result["metric"]]
+    if "thresholds" in result:
+        names = read_json(run / "checkpoints" / "best" / "llmtune.json")["task"]["label_names"]
+        rows.append(("thresholds", thresholds.told(result["thresholds"], names)))
     rows.append(("training time", f"{result['train_seconds']:.1f} s"))
     if result["tokens_per_second"]:
         shares = f"{result['padding_share']:.0%} padding, {result['wait_share']:.1%} waiting"
@@ -165,10 +157,6 @@ def _places(run: Path) -> Iterator[Path]:
 
 def _stages(run: Path) -> Iterator[Path]:
     return takewhile(lambda place: (place / run_dir.CONFIG).is_file(), _places(run))
-
-
-def _parent(config: TrainConfig) -> Path:
-    return Path(config.output_dir) / (config.run_name or config.task.type)
 
 
 def _pointed_to(run: Path) -> Path:

@@ -11,6 +11,7 @@ from torch import nn
 
 import llmtune
 from llmtune import console, paths, tuning
+from llmtune.commands import accounts, deciding
 from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.schema import METRICS, StageConfig
@@ -18,12 +19,14 @@ from llmtune.config.sections.model import ModelConfig
 from llmtune.data import prepared
 from llmtune.data.augment import registry as augmenters
 from llmtune.data.batches import evaluation_batches
+from llmtune.data.clean import registry as cleaners
 from llmtune.data.prepared import Prepared
 from llmtune.errors import ModelError
 from llmtune.evaluation.evaluate import evaluate
 from llmtune.evaluation.evaluate import score as score_batches
 from llmtune.models.heads import new_weights
 from llmtune.randomness import draw_key
+from llmtune.tasks import balancing
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
@@ -55,7 +58,7 @@ def train_stage(
     compute = precision.choose(
         config.hardware, precision=config.hardware.precision, is_transformer=_is_transformer(config.model)
     )
-    ready = ranks.main_first(lambda: prepare_stage(config))
+    ready = ranks.main_first(lambda: _rows(config))
     found = ranks.from_main(lambda: _text(find(ready)))
     if found is not None and run_dir.is_finished(Path(found)):
         console.notice(f"training is done: {found}")
@@ -63,6 +66,8 @@ def train_stage(
     model = _model(config, ready, compute)
     run = Path(found or ranks.from_main(lambda: str(create())))
     with run_dir.Lock(run) if ranks.is_main else contextlib.nullcontext():
+        if ranks.is_main:
+            accounts.write(run, ready)
         return _trainer(config, run, ready, model, compute, ranks).fit(), run
 
 
@@ -72,7 +77,7 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         precision.set_up(config.hardware, exact=config.training.exact)
         is_transformer = _is_transformer(config.model)
         compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
-        ready = prepare_stage(config)
+        ready = _rows(config)
         model = _model(config, ready, compute)
         saved.write(scratch / run_dir.CONFIG, tree, header="llmtune plan, resolved")
         trainer = _trainer(config, scratch, ready, model, compute, ranks)
@@ -90,6 +95,12 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
 
         found = forecast(trainer, scratch, score=score, batches=batches)
         return found, remedies(found, trainer, is_transformer=is_transformer)
+
+
+def _rows(config: StageConfig) -> Prepared:
+    ready = prepare_stage(config)
+    balancing.require_labels(config.balance, ready.meta["task"].get("label_names", ()))
+    return ready
 
 
 def _text(path: Path | None) -> str | None:
@@ -138,6 +149,9 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         live_rows.install(model, ready.splits["train"], pad_token_id=task.describe().get("pad_token_id"))
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type == "full" else frozen_digest(model)
+    sampler = None
+    if config.task.type == "classification":
+        sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
     evaluate_now = _validation(config, ready, model, task, ranks)
     whole = contextlib.nullcontext
     if frozen is not None and compute.device.type == "cpu" and not config.hardware.compile:
@@ -150,9 +164,11 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         task=task,
         loss_of=task.loss,
         split=ready.splits["train"],
+        sampler=sampler,
         evaluate=evaluate_now,
         best_metric=best_metric,
         higher_is_better=METRICS[config.task.type][best_metric],
+        conclude=partial(_conclude, config, run, ready),
         make_state=_state_maker(config, ready, model, frozen),
         fingerprint={**_fingerprint(config, ready, compute, ranks), "frozen": frozen},
         training=config.training,
@@ -189,6 +205,13 @@ def _validation(config: StageConfig, ready: Prepared, model: nn.Module, task: An
     return scored
 
 
+def _conclude(config: StageConfig, run: Path, ready: Prepared, is_stopping: Callable[[], bool]) -> dict[str, Any] | None:
+    if deciding.threshold_of(config.balance) is None:
+        return {}
+    found = deciding.decide(config, run, ready.splits["validation"], is_stopping)
+    return found and {"thresholds": found}
+
+
 def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, frozen: str | None) -> partial[State]:
     """The part of a checkpoint that is the same at every step, and access to the weights."""
     facts = {
@@ -196,6 +219,7 @@ def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, frozen:
         "task": ready.meta["task"],
         "tokenizer": ready.meta["tokenizer"],
         "data": {"prepared": ready.directory.name, "inputs": prepared.inputs_of(ready)},
+        "clean": cleaners.described(config.clean),
         "tuning": config.tuning.model_dump(mode="json"),
         "model": _portable(config.model.model_dump(mode="json")),
     }

@@ -4,6 +4,7 @@ A job is the same command line alone, so its result is the same bit for bit. It 
 `LLMTUNE_RESULT_FILE` names: {"run_dir", "metric", "value", "higher_is_better", "metrics"}.
 """
 
+import ctypes
 import json
 import math
 import os
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from llmtune.cli import Options
 
 RESULT_FILE = "LLMTUNE_RESULT_FILE"
+_PR_SET_PDEATHSIG = 1  # of Linux
 
 
 @dataclass
@@ -42,7 +44,7 @@ def run(verb: str, args: list[str], options: "Options") -> int:
     first = compose.compose(verb, points[0], config_dir=options.config_dir)
     jobs = [Job(number, overrides) for number, overrides in enumerate(points)]
     directory = new_folder(Path(first.config.output_dir) / "sweeps", lambda folder: _write(folder, verb, args, jobs))
-    command = _command(verb, options)
+    command = command_of(verb, options)
     for job in launch(jobs, command=command, directory=directory):
         _write(directory, verb, args, jobs)
         if job.exit_code:
@@ -52,7 +54,9 @@ def run(verb: str, args: list[str], options: "Options") -> int:
 
 
 def launch(jobs: list[Job], *, command: list[str], directory: Path) -> Iterator[Job]:
-    """Run the jobs one after another; yields each when it has ended. A signal goes on to the job at work and ends the sweep.
+    """Run the jobs that have not ended, one after another; yields each when it has.
+
+    A signal goes on to the job at work and ends the sweep; a job whose sweep is killed saves and ends, too.
 
     The place for another launcher: it has to fill in `exit_code`, `seconds` and `result` of each job, in any order.
     """
@@ -68,7 +72,7 @@ def launch(jobs: list[Job], *, command: list[str], directory: Path) -> Iterator[
 
     previous = {number: signal.signal(number, forward) for number in interrupts.heard()}
     try:
-        for job in jobs:
+        for job in [job for job in jobs if job.exit_code is None]:
             if received:
                 if not any(ended.exit_code for ended in jobs):  # it came between two jobs
                     job.exit_code = interrupts.EXIT_CODES[signal.Signals(received[0])]
@@ -82,6 +86,7 @@ def launch(jobs: list[Job], *, command: list[str], directory: Path) -> Iterator[
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, RESULT_FILE: str(result_file.absolute())},
                 process_group=0,
+                preexec_fn=_end_with_parent,
             )
             if received and not forwarded:
                 child.send_signal(received[0])
@@ -96,12 +101,18 @@ def launch(jobs: list[Job], *, command: list[str], directory: Path) -> Iterator[
             child.kill()
 
 
-def _command(verb: str, options: "Options") -> list[str]:
+def command_of(verb: str, options: "Options") -> list[str]:
+    """A command line without its overrides, for a process of its own."""
     root = Path(__file__).resolve().parents[2]
     # -P: a file evaluate.py in the user's folder is no module of ours; a checkout that is not installed needs its folder
     unshadowed = [] if Path.cwd().resolve() == root else ["-P"]
     folder = [f"--config-dir={options.config_dir}"] if options.config_dir else []
     return [sys.executable, *unshadowed, "-m", "llmtune", verb, *folder, *(["--debug"] if options.debug else [])]
+
+
+def _end_with_parent() -> None:
+    """Ask the system for SIGTERM when the parent dies, lest a job goes on that nobody waits for and holds its run."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _take(result_file: Path) -> dict[str, Any]:
@@ -116,15 +127,15 @@ def _take(result_file: Path) -> dict[str, Any]:
 def _write(directory: Path, verb: str, args: list[str], jobs: list[Job]) -> None:
     """sweep.json as it stands, replaced at once."""
     content = {"verb": verb, "args": args, "jobs": [asdict(job) for job in jobs]}
-    write_json(directory / "sweep.json", _finite(content))
+    write_json(directory / "sweep.json", finite(content))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON knows no NaN: null instead."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

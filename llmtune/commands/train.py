@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from llmtune import console, startup
+from llmtune.commands import folds
 from llmtune.config.compose import compose
 
 if TYPE_CHECKING:
@@ -14,7 +15,9 @@ def run(args: list[str], options: "Options", *, verb: str = "train") -> int:
         composed = compose(verb, args, config_dir=options.config_dir)
         for text in composed.notices:
             console.notice(text)
-        from llmtune.commands import runs, stage  # torch from here on
+        if folds.are_wanted(composed.config):
+            return folds.run(verb, args, options, composed)
+        from llmtune.commands import accounts, runs, stage  # torch from here on
         from llmtune.training.distributed import Ranks
 
     with Ranks(composed.config.hardware) as ranks:
@@ -24,6 +27,7 @@ def run(args: list[str], options: "Options", *, verb: str = "train") -> int:
             find=lambda ready: runs.find_run(composed, ready, takes_finished=False),
             create=lambda: runs.new_run(composed, verb=verb),
         )
+        accounts.tell_run(directory)
         runs.tell_result(result, directory)
         if ranks.is_main:
             runs.report_result(result, directory)

@@ -107,7 +107,7 @@ def _words(annotation: Any, metadata: list) -> Iterator[str]:
     elif origin is tuple:
         yield f"[{', '.join(_words(args[0], []))}, ...]"
     elif origin is dict:
-        yield "{name: text, ...}"
+        yield f"{{name: {', '.join(_words(args[1], []))}, ...}}"
     elif args:
         for arg in args:
             yield from _words(arg, metadata)

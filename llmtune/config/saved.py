@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from llmtune.config.compose import decode, to_yaml
 from llmtune.config.explain import explain
 from llmtune.config.schema import FORMAT, TrainConfig
+from llmtune.config.stages import SEVERAL
 from llmtune.config.store import Library
 from llmtune.config.yaml_source import read_yaml
 from llmtune.errors import CheckpointError, ConfigError
@@ -71,7 +72,8 @@ def _flat(tree: dict[str, Any], leave_out: set[str], prefix: str = "") -> dict[s
 
 def _with_missing(tree: dict[str, Any], library: Library, prefix: str = "") -> tuple[dict[str, Any], list[str]]:
     """Fill in keys that newer versions of a section have, from the packaged option of the same type."""
-    filled, added = dict(tree), []
+    absent = [group for group in SEVERAL if group not in tree]
+    filled, added = tree | {group: {} for group in absent}, [f"{prefix}{group}={{}}" for group in absent]
     for group, section in tree.items():
         if group == "finetune" and isinstance(section, dict):
             filled[group], more = _with_missing(section, library, "finetune.")

@@ -6,7 +6,12 @@ from typing import Any
 from llmtune.config.schema import StageConfig
 from llmtune.config.store import Library
 
-FREE_MAPPINGS = ("where", "label_map")  # replaced as a whole: their keys are the user's own
+FREE_MAPPINGS = ("where", "label_map", "by_label")  # replaced as a whole: their keys are the user's own
+SEVERAL = (
+    "clean",
+    "augment",
+    "balance",
+)  # groups of which one wants several: a finetune section that has one replaces the first stage's
 FIRST_STAGE = "result of the first stage"  # the model path of a stage inside `run`, filled in when the stage starts
 
 
@@ -31,7 +36,7 @@ def complete_finetune(tree: dict, library: Library) -> tuple[dict[str, Any], lis
         if key == "model":
             continue
         base = stage.get(key)
-        if key == "augment":
+        if key in SEVERAL:
             stage[key] = value
         elif isinstance(value, dict) and isinstance(base, dict):
             kind = value.get("type", base.get("type"))

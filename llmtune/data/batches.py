@@ -46,10 +46,18 @@ def plan_epoch(lengths_N: np.ndarray, rule: BatchRule, *, seed: int, epoch: int)
     return [batches[i] for i in rng.permutation(len(batches))] if rule.group_by_length else batches
 
 
-def deal(batch: np.ndarray, lengths_N: np.ndarray, *, num_micro_batches: int) -> list[np.ndarray]:
-    """Cut one step into micro-batches of near equal size, similar lengths together. Some are empty if examples are few."""
-    ordered = batch[np.argsort(lengths_N[batch], kind="stable")] if num_micro_batches > 1 else batch
-    return np.array_split(ordered, num_micro_batches)
+def deal(lengths_B: np.ndarray, *, num_micro_batches: int) -> list[np.ndarray]:
+    """Cut one step into micro-batches of near equal size, similar lengths together. Some are empty if examples are few.
+
+    Args:
+        lengths_B: tokens of each example of the step.
+        num_micro_batches: how many.
+
+    Returns:
+        The places of each micro-batch's examples in the step.
+    """
+    order = np.argsort(lengths_B, kind="stable") if num_micro_batches > 1 else np.arange(len(lengths_B))
+    return np.array_split(order, num_micro_batches)
 
 
 def padding_share(batches: Sequence[np.ndarray], lengths_N: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """What the rows of a task hold beside their text: one label, several labels, a tag for each word, or a conversation."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow.compute as pc
 
 from llmtune.config.sections.data import ColumnMapping
 from llmtune.data.readers.columns import Chunk, as_text
-from llmtune.data.readers.lists import as_lists, chosen, divided, is_list
+from llmtune.data.readers.lists import as_lists, chosen, divided, is_list, regrouped
 from llmtune.errors import DataError
 
 Form = Literal["label", "labels", "tags"]
@@ -43,6 +44,11 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
     if form == "tags":
         return _tagged(data, name, chunk)
     return {}
+
+
+def renamed(values: pa.Array, rename: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Labels, or lists of them, with other names."""
+    return regrouped(values, rename(values.flatten())) if is_list(values.type) else rename(values)
 
 
 def _labels(data: ColumnMapping, name: str, chunk: Chunk) -> pa.Array | None:

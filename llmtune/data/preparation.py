@@ -1,12 +1,14 @@
 """What prepared rows are made from. Nothing here imports torch, so that rows in the cache are found again at once."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import llmtune
+from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig
 from llmtune.config.sections.split import SplitConfig
@@ -57,6 +59,7 @@ class Preparation:
     model: ModelConfig
     origin: Origin
     seed: int
+    clean: Mapping[str, CleanConfig]
 
     @property
     def family(self) -> str:
@@ -76,6 +79,7 @@ class Preparation:
             "llmtune": llmtune.__version__,
             "inputs": sources.fingerprint(self.data),
             "data": self.data.model_dump(mode="json"),
+            "clean": [[name, cleaner.model_dump(mode="json")] for name, cleaner in self.clean.items()],  # the order counts
             "split": self.split.model_dump(mode="json"),
             "tokenizer": self.tokenizer.model_dump(mode="json"),
             "task": self.task.model_dump(mode="json"),

@@ -64,6 +64,10 @@ class Split:
         for batch in self._batches:
             yield np.from_dlpack(batch.column("input_ids").flatten())  # to_numpy would import pandas
 
+    def numbers(self, name: str) -> np.ndarray:
+        """A stored column of numbers, as an array [num_rows] in memory."""
+        return np.concatenate([np.from_dlpack(batch.column(name)) for batch in self._batches])
+
     def row(self, index: int) -> dict[str, Any]:
         """One row: numbers, texts, and lists as arrays that show the file itself (read-only)."""
         return self.rows([index])[0]

@@ -1,14 +1,15 @@
 """The source rows: files or hub data in the columns that the rest of the house knows.
 
 A table has, as far as they are configured, `text`, `text_pair` and `label` (strings, null where the source has nothing) and
-`features` (lists of float64); and for messages `file` and `row`: the line on which the row starts, or the number of the row
-in formats without lines. What else a task asks for, such as `labels` or `tags`, `forms.py` tells.
+`features` (lists of float64); `group` and `time` (strings) if a split goes by them; and for messages `file` and `row`: the
+line on which the row starts, or the number of the row in formats without lines. What else a task asks for, such as `labels` or
+`tags`, `forms.py` tells.
 """
 
 import glob
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from llmtune import paths
 from llmtune.config.sections.data import ColumnMapping, DataConfig, FilesData, HubData
 from llmtune.data import forms
+from llmtune.data.accounting import Ledger
 from llmtune.data.forms import Form
 from llmtune.data.readers import conll, delimited, folders, hub, json_rows, parquet, plain
 from llmtune.data.readers.columns import Chunk, Reader, Source, Wanted, as_numbers, as_text, listed
@@ -26,6 +28,8 @@ from llmtune.data.spool import Spool
 from llmtune.errors import DataError
 from llmtune.failures import is_the_systems
 from llmtune.randomness import generator
+
+Also = Mapping[str, tuple[str, str]]  # more columns by their canonical name: that in the source, and the config key
 
 _VALUES_TOLD = 10
 SPLITS = ("train", "validation", "test")
@@ -54,7 +58,15 @@ _ONLY_FOR = {
 
 
 def load(
-    data: DataConfig, *, need_label: bool = True, form: Form = "label", seed: int = 0, spool: Spool | None = None
+    data: DataConfig,
+    *,
+    need_label: bool = True,
+    form: Form = "label",
+    seed: int = 0,
+    spool: Spool | None = None,
+    also: Also | None = None,
+    rename: Callable[[pa.Array], pa.Array] | None = None,
+    ledger: Ledger | None = None,
 ) -> dict[str, pa.Table]:
     """The rows of every split that the data names, 'train' always; `where` and `max_rows` are applied.
 
@@ -64,18 +76,41 @@ def load(
         form: what the rows hold, see `forms.OF_TASK`.
         seed: of the draw of `max_rows`.
         spool: makes the tables; None: they are held in memory.
+        also: columns that the train rows have besides.
+        rename: makes other labels of some rows' labels.
+        ledger: is told how many rows there were, and how many are left.
 
     Raises:
         DataError: a source is missing, malformed or empty; with its place and the remedy.
     """
-    wanted = _wanted(data, need_label=need_label, form=form)
+    wanted, spool = _wanted(data, need_label=need_label, form=form), spool or Spool()
     tables = {}
     for split in SPLITS:
-        if _is_named(data, split):
-            chunks = _hub_chunks(data, split, wanted) if isinstance(data, HubData) else _file_chunks(data, split, wanted)
-            table = _table(data, chunks, form, spool or Spool())
-            tables[split] = _limited(table, data.max_rows, seed=seed, split=split)
+        if is_named(data, split):
+            more = dict(also or {}) if split == "train" else {}
+            asked = Wanted({**dict(more.values()), **wanted.required}, wanted.optional, wanted.lists)
+            if isinstance(data, HubData):
+                chunks = _hub_chunks(data, split, asked)
+            else:
+                chunks = _file_chunks(data, split, asked, scratch=spool.folder)
+            counted = _Counted(chunks)
+            table = _table(data, counted, spool, form=form, also=more, rename=rename)
+            tables[split] = _limited(table, data.max_rows, seed=seed, split=split, spool=spool)
+            if ledger is not None:
+                ledger.enter_read(split, rows=counted.num_rows, allowed=table.num_rows, taken=tables[split].num_rows)
     return tables
+
+
+class _Counted:
+    """Chunks of rows as they go by, and how many rows there were."""
+
+    def __init__(self, chunks: Iterator[tuple[str, Chunk]]):
+        self._chunks, self.num_rows = chunks, 0
+
+    def __iter__(self) -> Iterator[tuple[str, Chunk]]:
+        for name, chunk in self._chunks:
+            self.num_rows += len(chunk.rows)
+            yield name, chunk
 
 
 def fingerprint(data: DataConfig) -> list[list]:
@@ -111,7 +146,8 @@ def _wanted(data: ColumnMapping, *, need_label: bool, form: Form) -> Wanted:
     return Wanted(required, optional, forms.lists(form, data))
 
 
-def _is_named(data: DataConfig, split: str) -> bool:
+def is_named(data: DataConfig, split: str) -> bool:
+    """Whether the data has rows of its own for a split."""
     return getattr(data, f"{split}_{'split' if isinstance(data, HubData) else 'file'}") is not None
 
 
@@ -179,11 +215,11 @@ def _file_fingerprint(path: Path, name: str) -> list:
         raise DataError(f"the file cannot be read: {e.strerror or e}", where=name) from None
 
 
-def _file_chunks(data: FilesData, split: str, wanted: Wanted) -> Iterator[tuple[str, Chunk]]:
+def _file_chunks(data: FilesData, split: str, wanted: Wanted, *, scratch: Path | None) -> Iterator[tuple[str, Chunk]]:
     """What the files of a split hold, one after the other, each with its name."""
     for path, name in _files(data, split):
         kind, gzipped = _format(data, path, name)
-        source = _source(data, kind, path, name, gzipped)
+        source = _source(data, kind, path, name, gzipped=gzipped, scratch=scratch)
         before, num_rows = path.stat(), 0
         for chunk in READERS[kind](source, wanted):
             num_rows += len(chunk.rows)
@@ -196,7 +232,7 @@ def _file_chunks(data: FilesData, split: str, wanted: Wanted) -> Iterator[tuple[
             raise DataError("the file holds a header line but no rows" if has_header else "the file holds no rows", where=name)
 
 
-def _source(data: FilesData, kind: str, path: Path, name: str, gzipped: bool) -> Source:
+def _source(data: FilesData, kind: str, path: Path, name: str, *, gzipped: bool, scratch: Path | None) -> Source:
     return Source(
         path,
         name,
@@ -207,6 +243,7 @@ def _source(data: FilesData, kind: str, path: Path, name: str, gzipped: bool) ->
         is_delimiter_told=data.delimiter is not None,
         is_quote_told=data.quote is not None,
         column_names=data.column_names,
+        scratch=scratch,
     )
 
 
@@ -220,7 +257,15 @@ def _hub_chunks(data: HubData, split: str, wanted: Wanted) -> Iterator[tuple[str
         raise DataError("the split holds no rows", where=f"{data.name}[{name}]")
 
 
-def _table(data: ColumnMapping, chunks: Iterator[tuple[str, Chunk]], form: Form, spool: Spool) -> pa.Table:
+def _table(
+    data: ColumnMapping,
+    chunks: Iterator[tuple[str, Chunk]],
+    spool: Spool,
+    *,
+    form: Form,
+    also: Also,
+    rename: Callable[[pa.Array], pa.Array] | None,
+) -> pa.Table:
     """The canonical table of all chunks, those rows only that `where` allows."""
     seen: dict[str, dict[str, None]] = {column: {} for column in data.where}
     name = ""
@@ -229,7 +274,7 @@ def _table(data: ColumnMapping, chunks: Iterator[tuple[str, Chunk]], form: Form,
         nonlocal name
         for name, chunk in chunks:
             if kept := _kept(data, name, chunk, seen):
-                yield _canonical(data, name, kept, form)
+                yield _canonical(data, name, kept, form=form, also=also, rename=rename)
 
     table = spool.table(batches())
     if table is None:
@@ -256,11 +301,18 @@ def _kept(data: ColumnMapping, name: str, chunk: Chunk, seen: dict[str, dict[str
     return Chunk({column: array.filter(mask) for column, array in chunk.columns.items()}, chunk.rows[keep], files)
 
 
-def _canonical(data: ColumnMapping, name: str, chunk: Chunk, form: Form) -> pa.RecordBatch:
+def _canonical(
+    data: ColumnMapping, name: str, chunk: Chunk, *, form: Form, also: Also, rename: Callable[[pa.Array], pa.Array] | None
+) -> pa.RecordBatch:
     arrays = forms.annotations(form, data, name, chunk)
-    for target, column in (("text", data.text_column), ("text_pair", data.text_pair_column), ("label", data.label_column)):
-        if column in chunk.columns and target not in arrays and (target != "label" or form == "label"):
+    columns = {"text": data.text_column, "text_pair": data.text_pair_column}
+    columns |= {"label": data.label_column} if form == "label" else {}
+    for target, column in {**columns, **{target: column for target, (column, _) in also.items()}}.items():
+        if column in chunk.columns and target not in arrays:
             arrays[target] = as_text(chunk.columns[column], column=column, name=name, rows=chunk.rows)
+    if rename is not None:
+        for target in {"label", "labels", "tags"} & arrays.keys():
+            arrays[target] = forms.renamed(arrays[target], rename)
     num_rows, width = len(chunk.rows), len(data.feature_columns)
     if width:
         numbers = [as_numbers(chunk.columns[c], column=c, name=name, rows=chunk.rows) for c in data.feature_columns]
@@ -272,10 +324,15 @@ def _canonical(data: ColumnMapping, name: str, chunk: Chunk, form: Form) -> pa.R
     return pa.RecordBatch.from_pydict(arrays)
 
 
-def _limited(table: pa.Table, max_rows: int | None, *, seed: int, split: str) -> pa.Table:
+def _limited(table: pa.Table, max_rows: int | None, *, seed: int, split: str, spool: Spool) -> pa.Table:
     """At most `max_rows` rows, drawn with the seed, in their old order."""
     if max_rows is None or table.num_rows <= max_rows:
         return table
     keep = np.zeros(table.num_rows, dtype=bool)
     keep[generator(seed, f"max_rows/{split}").choice(table.num_rows, max_rows, replace=False)] = True
-    return table.filter(pa.array(keep))
+    return spool.filtered(table, keep)
+
+
+def place(columns: Mapping[str, pa.Array | pa.ChunkedArray] | pa.Table, index: int) -> str:
+    """`file:line` of a row, for messages."""
+    return f"{columns['file'][index]}:{columns['row'][index]}"

@@ -1,5 +1,7 @@
 """Tables of any size: a small one stays in memory, a large one lies in a file without a name, mapped into memory."""
 
+import math
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -23,6 +25,11 @@ class Spool:
     def __init__(self, folder: Path | None = None, *, limit: int = LIMIT):
         self._folder, self._limit = folder, limit
 
+    @property
+    def folder(self) -> Path | None:
+        """For what has to lie on a disk for a while."""
+        return self._folder
+
     def table(self, batches: Iterable[pa.RecordBatch]) -> pa.Table | None:
         """The batches as one table; a column that some of them lack is null there. None: there is no batch.
 
@@ -45,6 +52,19 @@ class Spool:
         """The rows of a table for which the mask is true."""
         return self.table(_filtered(table, mask_N)) or table.schema.empty_table()
 
+    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of zeros to be filled.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        size = math.prod(shape) * dtype.itemsize
+        if self._folder is None or size <= self._limit:
+            return np.zeros(shape, dtype)
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is told now, not by a signal when it is written to
+            return np.memmap(file, dtype, mode="r+", shape=shape)
+
     def _on_disk(self, batches: list[pa.RecordBatch]) -> Iterator[pa.Table]:
         for schema, run in groupby(batches, key=lambda batch: batch.schema):
             with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".rows-") as file:
@@ -52,6 +72,14 @@ class Spool:
                     for batch in run:
                         writer.write_batch(batch)
                 yield pa.ipc.open_stream(pa.memory_map(file.name)).read_all()
+
+
+def batches_of(table: pa.Table, *, rows: int, size: int) -> Iterator[pa.RecordBatch]:
+    """A table in batches of at most so many rows, and of about so many bytes unless a single row holds more."""
+    for batch in table.to_batches(max_chunksize=rows):
+        if batch.num_rows:  # none are left of a chunk from which no row was taken
+            step = max(1, batch.num_rows * size // max(size, batch.nbytes))
+            yield from (batch.slice(start, step) for start in range(0, batch.num_rows, step))
 
 
 def _filtered(table: pa.Table, mask_N: np.ndarray) -> Iterator[pa.RecordBatch]:

@@ -100,6 +100,12 @@ def train(
 ) -> "PreTrainedTokenizerFast":
     """A tokenizer whose entries are the most frequent of `texts`; the same texts give the same entries and ids.
 
+    Args:
+        kind: of tokenizer.
+        family: of the model that it is for.
+        vocab_size, min_frequency, lowercase: see `Recipe`.
+        texts: may be gone through more than once; they are not kept.
+
     Raises:
         ConfigError: the vocabulary is too small for the kind.
         DataError: nothing is frequent enough for an entry.
@@ -177,7 +183,6 @@ def _train_chars(recipe: Recipe, texts: Iterable[str]) -> Tokenizer:
 
 def _train_wordpieces(recipe: Recipe, texts: Iterable[str]) -> Tokenizer:
     """The trainer numbers continuing characters by a hash map, and ties go by number: they get theirs beforehand."""
-    texts = list(texts)
     made = Tokenizer(models.WordPiece(unk_token=recipe.unknown))
     made.normalizer = _clean(recipe)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -55,6 +55,7 @@ class WordEncoder:
         self._tokenizer, self._pieces, self._keeps_end = tokenizer, pieces, keeps_end
         self._num_special = sum(piece.text is None for piece in pieces)
         self._room = max_length - self._num_special
+        self.num_truncated = 0  # rows that were cut so far
         self._forget()
 
     def encode(self, *texts: pa.Array) -> tuple[pa.Array, pa.Array] | None:
@@ -93,6 +94,7 @@ class WordEncoder:
     def _cut(self, texts: list[_Tokens]) -> list[_Tokens]:
         lengths = [text.lengths for text in texts]
         kept = [np.minimum(lengths[0], self._room)] if len(texts) == 1 else _kept_of_pairs(*lengths, room=self._room)
+        self.num_truncated += int(np.any([part < whole for whole, part in zip(lengths, kept, strict=True)], axis=0).sum())
         skipped = [whole - part if self._keeps_end else 0 for whole, part in zip(lengths, kept, strict=True)]
         return [_Tokens(t.ids, t.starts + s, k) for t, s, k in zip(texts, skipped, kept, strict=True)]
 

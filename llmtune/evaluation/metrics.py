@@ -5,6 +5,7 @@ N: examples, C: classes.
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from llmtune.config.schema import METRICS
 from llmtune.evaluation.tally import Tally
 
 AVERAGES = ("macro", "micro", "weighted")
+TABLES = ("per_class", "confusion_matrix", "without_thresholds")
 
 
 def compute(
@@ -29,17 +31,18 @@ def compute(
         task_type: a key of `METRICS`, whose metrics come first in the result.
         tally: of the split.
         label_names: of a classification, in the order of the class ids. Its result also holds `per_class` (precision,
-            recall, f1 and support by name) and `confusion_matrix` (rows are references, columns predictions). Of a
-            multilabel, whose result also holds `per_class`.
+            recall, f1 and support by name), `confusion_matrix` (rows are references, columns predictions) and, where
+            thresholds are moved, `without_thresholds`: the metrics that they change, as they would be. Of a multilabel, whose
+            result also holds `per_class`.
         entity_types: of a tagging; `per_class` is of them.
     """
     found = MeanLoss(keep_in_memory=True).compute(loss_sums=[tally.loss_sum], weights=[tally.num_targets])
     match task_type:
         case "classification":
-            cells = sorted(tally.pairs.items())
-            references, predictions = ([pair[side] for pair, _ in cells] for side in (0, 1))
-            columns = {"predictions": predictions, "references": references, "counts": [count for _, count in cells]}
-            found |= Classification(keep_in_memory=True).compute(**columns, label_names=label_names)
+            found |= _classification(tally.pairs, label_names)
+            if tally.unbiased_pairs:
+                unbiased = _classification(tally.unbiased_pairs, label_names)
+                found["without_thresholds"] = {name: unbiased[name] for name in METRICS[task_type] if name in unbiased}
         case "regression":
             references_N, predictions_N = np.concatenate(tally.numbers, axis=1)
             found |= Regression(keep_in_memory=True).compute(predictions=predictions_N, references=references_N)
@@ -52,7 +55,14 @@ def compute(
         case "masked_lm":
             sums = {"num_correct": [tally.num_correct], "weights": [tally.num_targets]}
             found |= TokenAccuracy(keep_in_memory=True).compute(**sums)
-    return {name: found[name] for name in (*METRICS[task_type], "per_class", "confusion_matrix") if name in found}
+    return {name: found[name] for name in (*METRICS[task_type], *TABLES) if name in found}
+
+
+def _classification(pairs: Counter[tuple[int, int]], label_names: Sequence[str]) -> dict[str, Any]:
+    cells = sorted(pairs.items())
+    references, predictions = ([pair[side] for pair, _ in cells] for side in (0, 1))
+    columns = {"predictions": predictions, "references": references, "counts": [count for _, count in cells]}
+    return Classification(keep_in_memory=True).compute(**columns, label_names=label_names)
 
 
 class Metric(evaluate.Metric):
@@ -101,7 +111,8 @@ class Classification(Metric):
 
     As in scikit-learn, precision of a class that is never predicted and recall of a class without rows count as 0, and
     averages are over the classes that occur as reference or prediction; of the others nothing can be said (None).
-    Each pair of classes comes once, with the number of its rows.
+    Balanced accuracy is the mean recall of the classes that have rows; F1 of the minority that of the class with the fewest
+    of them, the first of several. Each pair of classes comes once, with the number of its rows.
     """
 
     columns = {"predictions": "int64", "references": "int64", "counts": "int64"}
@@ -116,6 +127,7 @@ class Classification(Metric):
             warnings.simplefilter("ignore", UserWarning)
             found: dict[str, Any] = {
                 "accuracy": float(sklearn_metrics.accuracy_score(**pairs)),
+                "balanced_accuracy": float(sklearn_metrics.balanced_accuracy_score(**pairs)),
                 "mcc": float(sklearn_metrics.matthews_corrcoef(**pairs)),
             }
             for average in AVERAGES:
@@ -124,6 +136,7 @@ class Classification(Metric):
                 found |= {f"{name}_{average}": float(score) for name, score in named.items()}
             each = _scores(**pairs, average=None, labels=occurring)
             matrix_CC = sklearn_metrics.confusion_matrix(**pairs, labels=np.arange(len(label_names)))
+        found["f1_minority"] = float(each[2][np.where(each[3] > 0, each[3], np.inf).argmin()])
         nothing = {"precision": None, "recall": None, "f1": None, "support": 0}
         found["per_class"] = {name: dict(nothing) for name in label_names}
         for label, precision, recall, f1, support in zip(occurring, *each, strict=True):

@@ -17,6 +17,7 @@ FROM_WHICH_SMOOTHED = 60  # logged steps; fewer are drawn as they are
 MOST_DOTS = 2000
 AVERAGES = ("macro", "weighted", "micro", "samples")
 NAMES = {
+    "balanced_accuracy": "balanced accuracy",
     "mcc": "MCC",
     "exact_match": "exact match",
     "hamming_loss": "Hamming loss",
@@ -84,6 +85,7 @@ def write(
     names, hint = list(per_class), "Coloured by the share of the reference's rows."
     parts = [
         _section("Metrics", _tiles(metrics) + _averages(metrics)),
+        _section("Thresholds", _thresholds(metrics), "Found on validation rows after training."),
         _section("Predictions", _scatter(scatter) if scatter is not None else ""),
         _section("Confusion matrix", confusion.matrix(counts_CC, names) if counts_CC else "", hint),
         _section("Most frequent mix-ups", _mixups(counts_CC, names) if len(counts_CC) > 2 else ""),
@@ -130,6 +132,12 @@ def _averages(metrics: dict[str, Any]) -> str:
     averages = [average for average in AVERAGES if f"f1_{average}" in metrics]
     rows = [[average, *(_number(metrics.get(f"{score}_{average}")) for score in scores)] for average in averages]
     return _table({"average": "", "precision": "number", "recall": "number", "F1": "number"}, rows)
+
+
+def _thresholds(metrics: dict[str, Any]) -> str:
+    without = metrics.get("without_thresholds", {})
+    rows = [[escape(_name(name)), _number(metrics[name]), _number(value)] for name, value in without.items()]
+    return _table({"metric": "", "with": "number", "without": "number"}, rows) if rows else ""
 
 
 def _mixups(counts_CC: Sequence[Sequence[int]], names: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ class Tally:
         num_targets: targets of all examples.
         num_correct: right tokens, of a task that counts them.
         pairs: how often a class (first) was predicted as another or itself (second).
+        unbiased_pairs: the same without thresholds, of a task that has moved them.
         numbers: references and predictions of a regression, float64 [2, B] a batch.
         sums: those of the batches, by name.
     """
@@ -31,6 +32,7 @@ class Tally:
     num_targets: float = 0.0
     num_correct: int = 0
     pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
+    unbiased_pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
     numbers: list[np.ndarray] = field(default_factory=list)
     sums: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -48,6 +50,8 @@ class Tally:
                 self.numbers.append(both_2B)
             else:
                 self.pairs.update(zip(*both_2B.tolist(), strict=True))
+            if "unbiased" in outputs:
+                self.unbiased_pairs.update(zip(outputs["reference"].tolist(), outputs["unbiased"].tolist(), strict=True))
 
     def _add_sums(self, sums: dict[str, np.ndarray]) -> None:
         self.sums = {name: self.sums.get(name, 0) + values for name, values in sums.items()} or self.sums
@@ -62,6 +66,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
         whole.num_targets += tally.num_targets
         whole.num_correct += tally.num_correct
         whole.pairs.update(tally.pairs)
+        whole.unbiased_pairs.update(tally.unbiased_pairs)
         whole.numbers += tally.numbers
         whole._add_sums(tally.sums)
     return whole

@@ -26,7 +26,7 @@ def copy_companions(bundle: Bundle, directory: Path) -> None:
         for name in TOKENIZER_FILES:
             if (bundle.tokenizer_dir / name).is_file():
                 shutil.copyfile(bundle.tokenizer_dir / name, directory / name)
-    facts = {key: value for key, value in bundle.description.items() if key in ("llmtune", "task", "tokenizer")}
+    facts = {key: value for key, value in bundle.description.items() if key in ("llmtune", "task", "tokenizer", "clean")}
     (directory / "llmtune.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -45,6 +45,11 @@ def _card(bundle: Bundle) -> str:
             'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")',
             f'model = {name}.from_pretrained("DIRECTORY")',
             "```",
+        ]
+    if "label_bias" in bundle.description["task"]:
+        lines += [
+            "",
+            "The predicted class is the largest of `logits + label_bias`; `llmtune.json` holds `label_bias` under `task`.",
         ]
     return "\n".join(lines) + "\n"
 

@@ -30,6 +30,7 @@ def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterab
     """
     exported = {"huggingface": _loaded_again, "onnx": _onnx}[export.type](directory)
     task = bundle.description["task"]
+    bias = np.array(task.get("label_bias", 0.0), dtype=np.float32)
     is_regression = task["type"] == "regression"
     border = float(np.log(task["threshold"] / (1 - task["threshold"]))) if task["type"] == "multilabel" else None
     rows, largest, flips = 0, 0.0, 0
@@ -43,7 +44,10 @@ def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterab
                 ours, theirs = ours[valid], theirs[valid]
             scale = max(1.0, float(np.abs(ours).max())) if is_regression else 1.0
             largest = float(np.maximum(largest, np.abs(ours - theirs).max() / scale))  # max() would pass over NaN
-            flips += 0 if is_regression else _flips(ours, theirs) if border is None else _crossed(ours, theirs, border)
+            if border is not None:
+                flips += _crossed(ours, theirs, border)
+            elif not is_regression:
+                flips += _flips(ours + bias, theirs + bias)
             rows += len(batch.example_ids)
     if not largest <= TOLERANCE or flips:
         found = f"by up to {largest:.2e} in the logits, {flips} other argmax in {rows} rows"

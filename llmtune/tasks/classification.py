@@ -1,43 +1,47 @@
 """One class out of several for each text, pair of texts, or row of numbers."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmtune.errors import DataError
 from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
+from llmtune.tasks.criterion import Criterion, cross_entropy
 from llmtune.tasks.inputs import RowInputs, example_ids
 from llmtune.tasks.text import place
 
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+\.0*")
 
 
-Criterion = Callable[[Tensor, Tensor], Tensor]  # losses [B] of logits [B, C] and labels [B]
-
-
-def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    return F.cross_entropy(logits_BC, labels_B, reduction="none")
-
-
 class ClassificationTask:
-    """Softmax over the label names."""
+    """Softmax over the label names.
+
+    Args:
+        inputs: what a row is.
+        label_names: in the order of the class ids.
+        label_bias: is added to the log-probabilities before the largest decides, one for each label; None: nothing is.
+
+    Attributes:
+        criterion: the training loss of each row; a checkpoint knows nothing of it.
+    """
 
     type = "classification"
 
-    def __init__(self, inputs: RowInputs, *, label_names: Sequence[str]):
+    def __init__(self, inputs: RowInputs, *, label_names: Sequence[str], label_bias: Sequence[float] | None = None):
         self.inputs = inputs
         self.label_names = tuple(label_names)
+        self.label_bias = label_bias
         self.criterion: Criterion = cross_entropy
 
     def describe(self) -> dict[str, Any]:
-        return {"type": self.type, "label_names": list(self.label_names), **self.inputs.describe()}
+        bias = {"label_bias": list(self.label_bias)} if self.label_bias is not None else {}
+        return {"type": self.type, "label_names": list(self.label_names), **bias, **self.inputs.describe()}
 
     def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
         stored = self.inputs.encode(columns)
@@ -66,6 +70,10 @@ class ClassificationTask:
             "prediction": logits_BC.argmax(-1).cpu().numpy(),
             "probabilities": logits_BC.softmax(-1).cpu().numpy(),
         }
+        if self.label_bias is not None:
+            outputs["unbiased"] = outputs["prediction"]
+            biased_BC = logits_BC + torch.tensor(self.label_bias, device=logits_BC.device)
+            outputs["prediction"] = biased_BC.argmax(-1).cpu().numpy()
         losses = np.zeros(len(batch.example_ids))
         if batch.targets:
             losses = cross_entropy(logits_BC, batch.targets["labels"]).double().cpu().numpy()

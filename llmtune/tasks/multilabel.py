@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmtune.data.readers.lists import regrouped
 from llmtune.errors import DataError
 from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
 from llmtune.tasks.inputs import RowInputs, example_ids
@@ -43,9 +44,7 @@ class MultilabelTask:
             if ids.null_count:
                 at = pc.index(ids.is_null(), True).as_py()
                 raise self._unknown(items[at].as_py(), place(columns, labels.value_parent_indices()[at].as_py()))
-            lengths = pc.list_value_length(labels).to_numpy()
-            offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-            stored["labels"] = pa.ListArray.from_arrays(offsets, ids.cast(pa.int32()))
+            stored["labels"] = regrouped(labels, ids.cast(pa.int32()))
         return stored
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:

@@ -14,10 +14,13 @@ from llmtune.config.sections.data import DataConfig
 from llmtune.data import forms, prepared, sources
 from llmtune.data import split as splits
 from llmtune.data import tokenizer as tokenizers
+from llmtune.data.accounting import Ledger
+from llmtune.data.clean import stages as cleaning
+from llmtune.data.leaks import in_common
 from llmtune.data.preparation import Preparation
 from llmtune.data.prepared import Prepared
 from llmtune.data.readers.columns import listed
-from llmtune.data.spool import Spool
+from llmtune.data.spool import Spool, batches_of
 from llmtune.errors import ConfigError, DataError, ModelError
 from llmtune.tasks import lists
 from llmtune.tasks.base import Task
@@ -25,9 +28,9 @@ from llmtune.tasks.classification import label_names_of, plain_label
 from llmtune.tasks.language_modeling import CausalLmTask
 from llmtune.tasks.registry import rebuild
 from llmtune.tasks.tagging import TaggingTask
-from llmtune.tasks.text import as_numbers
+from llmtune.tasks.text import TextInputs, as_numbers
 
-CHUNK_ROWS = 10_000
+CHUNK_ROWS, CHUNK_BYTES = 10_000, 8 << 20  # that are worked on at once
 LONGEST_BY_DEFAULT = 512
 
 
@@ -46,26 +49,27 @@ def build(wanted: Preparation, directory: Path) -> dict[str, Any]:
 
 
 def load_rows(
-    data: DataConfig, *, need_label: bool, form: forms.Form = "label", seed: int, spool: Spool | None = None
+    data: DataConfig,
+    *,
+    need_label: bool,
+    form: forms.Form = "label",
+    seed: int,
+    spool: Spool | None = None,
+    also: sources.Also | None = None,
+    ledger: Ledger | None = None,
 ) -> dict[str, pa.Table]:
-    """The canonical tables of a data set, its labels in plain form and renamed as `data.label_map` says."""
-    tables = sources.load(data, need_label=need_label, form=form, seed=seed, spool=spool)
+    """The canonical tables of a data set, its labels in plain form and renamed as `data.label_map` says; see `sources.load`."""
     renamed = {plain_label(old): plain_label(new) for old, new in data.label_map.items()}
     unused = set(renamed)
-    for name, table in tables.items():
-        if "label" in table.column_names:
-            given = table["label"].unique()
-            plain = [plain_label(label) for label in given.to_pylist()]
-            unused -= set(plain)
-            names = pa.array([renamed.get(label, label) for label in plain], pa.string())
-            labels = names.take(pc.index_in(table["label"], value_set=given))
-            tables[name] = table.set_column(table.column_names.index("label"), "label", labels)
-        for column in ("labels", "tags"):
-            if column in table.column_names:
-                tables[name], found = lists.renamed(table, column, renamed)
-                unused -= found
-        if "tags" in table.column_names:
-            tables[name] = lists.as_bio(tables[name])
+
+    def rename(labels: pa.Array) -> pa.Array:
+        encoded = labels.dictionary_encode()
+        plain = [plain_label(label) for label in encoded.dictionary.to_pylist()]
+        unused.difference_update(plain)
+        return pa.array([renamed.get(label, label) for label in plain], pa.string()).take(encoded.indices)
+
+    how = {"need_label": need_label, "form": form, "seed": seed, "spool": spool}
+    tables = sources.load(data, **how, also=also, rename=rename, ledger=ledger)
     if unused:
         console.notice(f"data.label_map renames {listed(sorted(unused))}, which is the label of no row")
     return tables
@@ -89,9 +93,7 @@ def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] |
     """
 
     def chunks() -> Iterator[dict[str, pa.Array]]:
-        for batch in table.to_batches(max_chunksize=CHUNK_ROWS):
-            if not batch.num_rows:
-                continue  # of a chunk from which no row was taken
+        for batch in batches_of(table, rows=CHUNK_ROWS, size=CHUNK_BYTES):
             yield dict(zip(batch.schema.names, batch.columns, strict=True))
             if advance is not None:
                 advance(batch.num_rows)
@@ -124,15 +126,20 @@ class _Builder:
     def __init__(self, wanted: Preparation):
         self.data, self.split, self.tokenizer, self.task = wanted.data, wanted.split, wanted.tokenizer, wanted.task
         self.model, self.origin, self.seed, self.family = wanted.model, wanted.origin, wanted.seed, wanted.family
+        self.clean = wanted.clean
 
     def build(self, directory: Path) -> dict[str, Any]:
         """Write all splits and the tokenizer below `directory`; returns the meta data."""
-        needs_label = self.task.type in forms.NEED_LABEL
-        spool = Spool(directory)
-        form = forms.OF_TASK[self.task.type]
-        tables = load_rows(self.data, need_label=needs_label, form=form, seed=self.seed, spool=spool)
+        needs_label, form = self.task.type in forms.NEED_LABEL, forms.OF_TASK[self.task.type]
+        spool, ledger = Spool(directory), Ledger(directory)
+        also = splits.also_read(self.split, self.data)
+        how = {"need_label": needs_label, "form": form, "seed": self.seed, "spool": spool}
+        tables = load_rows(self.data, **how, also=also, ledger=ledger)
         is_classification = self.task.type == "classification"
-        tables = splits.split(tables, self.split, seed=self.seed, stratify=is_classification, spool=spool)
+        given = cleaning.before_split(tables, self.clean, ledger=ledger, spool=spool)
+        tables = splits.split(given, self.split, seed=self.seed, stratify=is_classification, spool=spool)
+        ledger.enter_split(given, tables)
+        tables = cleaning.after_split(tables, self.clean, seed=self.seed, ledger=ledger, spool=spool)
         description, facts = self._describe(tables["train"], directory)
         task = rebuild(description, directory / "tokenizer" if facts else None)
         counts = {}
@@ -140,12 +147,14 @@ class _Builder:
             with console.progress(f"preparing {name}", total=table.num_rows, unit="rows") as advance:
                 counts[name] = _Counter(task, table, advance)
                 prepared.write_split(directory, name, counts[name].columns())
+                ledger.enter(name, "tokenized", **counts[name].entry())
         if "text" in tables["train"].column_names:
             _warn_of_leak(tables)
         return {
             "task": description,
             "tokenizer": facts,
             "splits": {name: counter.facts() for name, counter in counts.items()},
+            "account": ledger.account,
         }
 
     def _describe(self, train: pa.Table, directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -153,12 +162,10 @@ class _Builder:
         description: dict[str, Any] = {"type": self.task.type}
         facts: dict[str, Any] = {}
         if "features" in train.column_names:
-            features_NF = np.array(train["features"].to_pylist(), dtype=np.float64)
-            description |= {
-                "feature_names": list(self.data.feature_columns),
-                "feature_mean": features_NF.mean(0).tolist(),
-                "feature_std": features_NF.std(0).tolist(),
-            }
+            width = len(self.data.feature_columns)
+            mean, std = _mean_and_std(train, lambda rows: rows.column("features").flatten().to_numpy().reshape(-1, width))
+            names = list(self.data.feature_columns)
+            description |= {"feature_names": names, "feature_mean": mean.tolist(), "feature_std": std.tolist()}
         else:
             fast, max_length = self._make_tokenizer(train, directory / "tokenizer")
             facts = {
@@ -177,8 +184,8 @@ class _Builder:
         if self.task.type == "classification":
             description["label_names"] = self._label_names(train)
         elif self.task.type == "regression":
-            values = np.array(as_numbers(train, "label"))
-            description |= {"target_mean": float(values.mean()), "target_std": float(values.std())}
+            mean, std = _mean_and_std(train, lambda rows: np.array(as_numbers(_columns(rows), "label")))
+            description |= {"target_mean": float(mean), "target_std": float(std)}
         elif self.task.type == "multilabel":
             description |= {"label_names": self._list_names(train, "labels"), "threshold": self.task.threshold}
         elif self.task.type == "tagging":
@@ -220,8 +227,8 @@ class _Builder:
         return list(known) if known and set(names) <= set(known) else names
 
     def _make_tokenizer(self, train: pa.Table, directory: Path) -> tuple[Any, int]:
-        texts = pa.chunked_array([c for n in ("text", "text_pair") if n in train.column_names for c in train[n].chunks])
-        if not any(t.strip() for chunk in texts.chunks for t in chunk.drop_null().to_pylist()):
+        texts = _Texts(train)
+        if not any(text.strip() for text in texts):
             raise DataError(f"all {train.num_rows} texts of the train rows are blank", where=f"column {self.data.text_column}")
         kind = tokenizers.kind(self.tokenizer, self.model)
         if kind == "pretrained":
@@ -229,7 +236,6 @@ class _Builder:
                 raise ModelError("the model has no tokenizer", remedy="use a model directory that holds a tokenizer.json")
             fast = tokenizers.load(self.origin.tokenizer_dir)
         else:
-            texts = [text for text in texts.to_pylist() if text]
             console.notice(f"training a {kind} tokenizer on {len(texts):,} texts")
             sizes = {k: getattr(self.tokenizer, k) for k in ("vocab_size", "min_frequency", "lowercase")}
             fast = tokenizers.train(kind, family=self.family, texts=texts, **sizes)
@@ -262,50 +268,70 @@ class _Counter:
 
     def __init__(self, task: Task, table: pa.Table, advance: Any):
         self._task, self._table, self._advance = task, table, advance
-        self._rows = self._tokens = self._at_limit = 0
-        self._words = self._unread = 0  # of a tagging
+        self._rows = self._tokens = self._truncated = 0
 
     def columns(self) -> Iterator[dict[str, pa.Array]]:
-        limit = self._task.describe().get("max_length", 0)
+        text = _text_of(self._task)
+        before = text.num_truncated if text is not None else 0
         for stored in encode_rows(self._task, self._table, advance=self._advance):
             self._rows += len(next(iter(stored.values())))
             if "input_ids" in stored:
-                lengths = pc.list_value_length(stored["input_ids"]).to_numpy()
-                self._tokens += int(lengths.sum())
-                self._at_limit += 0 if isinstance(self._task, CausalLmTask) else int((lengths >= limit).sum())
-            if isinstance(self._task, TaggingTask):
-                positions = stored["positions"].flatten()
-                self._words += len(positions)
-                self._unread += pc.sum(pc.less(positions, 0)).as_py() or 0
+                self._tokens += len(stored["input_ids"].flatten())
             yield stored
-        if self._unread:
-            console.notice(
-                f"{self._unread:,} of {self._words:,} words have no token, as they lie beyond max_length={limit} or hold "
-                "nothing that the tokenizer knows: they count as tagged O"
-            )
+        self._truncated = text.num_truncated - before if text is not None else 0
+        if isinstance(self._task, TaggingTask):
+            self._task.tell()
 
     def facts(self) -> dict[str, int]:
         counted = {"rows": self._rows, "source_rows": self._table.num_rows}
-        return {**counted, "tokens": self._tokens, "at_max_length": self._at_limit}
+        return {**counted, "tokens": self._tokens, "truncated": self._truncated}
+
+    def entry(self) -> dict[str, Any]:
+        """For the account; a language model's blocks are told beside the rows that they were made of."""
+        rows_in = self._table.num_rows
+        if isinstance(self._task, CausalLmTask):
+            return {"rows_in": rows_in, "rows_out": rows_in, "blocks": self._rows}
+        without_text = {"without text": rows_in - self._rows} if rows_in > self._rows else {}
+        return {"rows_in": rows_in, "rows_out": self._rows, "left_out": without_text, "truncated": self._truncated}
+
+
+def _text_of(task: Task) -> TextInputs | None:
+    """What tokenizes the rows of a task, if it reads text."""
+    return getattr(task, "text", None) or getattr(getattr(task, "inputs", None), "text", None)
+
+
+def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
+    return dict(zip(batch.schema.names, batch.columns, strict=True))
+
+
+def _mean_and_std(table: pa.Table, values_of: Callable[[pa.RecordBatch], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Of the values of all rows, [N, ...], a batch at a time."""
+    mean = sum(values_of(rows).sum(0) for rows in _batches(table)) / table.num_rows
+    variance = sum(np.square(values_of(rows) - mean).sum(0) for rows in _batches(table)) / table.num_rows
+    return mean, np.sqrt(variance)
+
+
+def _batches(table: pa.Table) -> Iterator[pa.RecordBatch]:
+    return batches_of(table, rows=CHUNK_ROWS, size=CHUNK_BYTES)
+
+
+class _Texts:
+    """The texts of a table that are not empty, as often as they are asked for; few of them are in memory at a time."""
+
+    def __init__(self, table: pa.Table):
+        self._table = table.select([name for name in ("text", "text_pair") if name in table.column_names])
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self._table.column_names:
+            for batch in _batches(self._table.select([name])):
+                yield from filter(None, batch.column(0).to_pylist())
+
+    def __len__(self) -> int:
+        return sum(pc.sum(pc.greater(pc.binary_length(c), 0)).as_py() or 0 for c in self._table.columns)
 
 
 def _warn_of_leak(tables: dict[str, pa.Table]) -> None:
     for name in ("validation", "test"):
-        if name in tables and (num_leaked := _num_leaked(tables[name], tables["train"])):
-            console.notice(f"{num_leaked:,} of {tables[name].num_rows:,} {name} rows also stand in the train rows")
-
-
-def _num_leaked(held_out: pa.Table, train: pa.Table) -> int:
-    """How many rows have texts, not all of them blank, that a train row has, too."""
-    names = [n for n in ("text", "text_pair") if n in train.column_names]
-    known = _with_texts_of(train, held_out, names)
-    alike = {tuple(row.values()) for row in known.to_pylist()}
-    rows = (tuple(row.values()) for row in _with_texts_of(held_out, known, names).to_pylist())
-    return sum(row in alike and any((text or "").strip() for text in row) for row in rows)
-
-
-def _with_texts_of(table: pa.Table, other: pa.Table, names: list[str]) -> pa.Table:
-    """The texts of those rows of which each text stands in the same column of the other table."""
-    for name in names:
-        table = table.filter(pc.is_in(table[name], value_set=other[name]))
-    return table.select(names)
+        if name in tables and (num_leaked := in_common(tables[name], tables["train"])):
+            told = f"{num_leaked:,} of {tables[name].num_rows:,} {name} rows also stand in the train rows"
+            console.notice(f"{told}; clean=leaks leaves those train rows out")

@@ -24,7 +24,8 @@ def rebuild(description: dict[str, Any], tokenizer_dir: Path | None) -> Task:
     try:
         match description["type"]:
             case "classification":
-                return ClassificationTask(_row_inputs(description, tokenizer_dir), label_names=description["label_names"])
+                names, bias = description["label_names"], description.get("label_bias")
+                return ClassificationTask(_row_inputs(description, tokenizer_dir), label_names=names, label_bias=bias)
             case "regression":
                 inputs = _row_inputs(description, tokenizer_dir)
                 return RegressionTask(inputs, target_mean=description["target_mean"], target_std=description["target_std"])

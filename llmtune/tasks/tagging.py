@@ -14,11 +14,13 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
+from llmtune import console
+from llmtune.data.readers.lists import regrouped
 from llmtune.data.tokenizer import WORD
 from llmtune.errors import DataError
 from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
 from llmtune.tasks.language_modeling import token_losses
-from llmtune.tasks.tags import Scheme
+from llmtune.tasks.tags import Scheme, as_bio
 from llmtune.tasks.text import TextInputs, example_ids, filled, place
 from llmtune.tasks.vocabulary_loss import IGNORED
 
@@ -39,6 +41,7 @@ class TaggingTask:
     def __init__(self, text: TextInputs, *, label_names: Sequence[str]):
         self.text, self.label_names = text, tuple(label_names)
         self.scheme = Scheme(label_names)
+        self._num_words = self._num_unread = self._num_repaired = 0
 
     def describe(self) -> dict[str, Any]:
         return {"type": self.type, "label_names": list(self.label_names), **self.text.describe()}
@@ -57,8 +60,21 @@ class TaggingTask:
         stored = {"input_ids": pa.array(ids, _LISTS), "text": texts, "spans": spans, "positions": pa.array(positions, _LISTS)}
         if "tags" in columns:
             stored["tags"] = self._ids(columns)
+        self._num_words += sum(map(len, positions))
+        self._num_unread += sum(int((row < 0).sum()) for row in positions)
         kept = pa.array([keeps_all or bool((row >= 0).any()) for row in positions])
         return {name: values.filter(kept) for name, values in stored.items()}
+
+    def tell(self) -> None:
+        """A notice of what was found since the last one: words that no tag is predicted for, and tags that were repaired."""
+        if self._num_unread:
+            console.notice(
+                f"{self._num_unread:,} of {self._num_words:,} words have no token, as they lie beyond "
+                f"max_length={self.text.max_length} or hold nothing that the tokenizer knows: they count as tagged O"
+            )
+        if self._num_repaired:
+            console.notice(f"{self._num_repaired:,} tags I- follow no word of their type: they are read as B-, as scoring does")
+        self._num_words = self._num_unread = self._num_repaired = 0
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:
         inputs, lengths = self.text.pad(examples)
@@ -106,7 +122,8 @@ class TaggingTask:
         return {"counts": self.scheme.counts(*both), "words": words}
 
     def _ids(self, columns: dict[str, pa.Array]) -> pa.Array:
-        tags = columns["tags"]
+        tags, num_repaired = as_bio(columns["tags"])
+        self._num_repaired += num_repaired
         items = tags.flatten()
         ids = pc.index_in(items, value_set=pa.array(self.label_names, pa.string()))
         if ids.null_count:
@@ -117,8 +134,7 @@ class TaggingTask:
                 where=place(columns, tags.value_parent_indices()[at].as_py()),
                 remedy=f"the tags are: {known}; correct the row, or set task.label_names",
             )
-        lengths = pc.list_value_length(tags).to_numpy()
-        return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), ids.cast(pa.int32()))
+        return regrouped(tags, ids.cast(pa.int32()))
 
 
 def word_spans(text: str) -> list[int]:

@@ -12,6 +12,7 @@ import torch
 from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
 
 from llmtune.data import tokenizer as tokenizers
+from llmtune.data.sources import place
 from llmtune.data.words import WordEncoder, word_encoder
 from llmtune.errors import DataError
 from llmtune.randomness import generator
@@ -39,6 +40,7 @@ class TextInputs:
         self.tokenizer_dir, self.max_length = tokenizer_dir, max_length
         self.pad_token_id, self.token_types, self.has_pairs = pad_token_id, token_types, has_pairs
         self.augmenter: Augmenter | None = None
+        self._num_truncated = 0
 
     def describe(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("max_length", "pad_token_id", "token_types", "has_pairs")}
@@ -60,6 +62,12 @@ class TextInputs:
     def _word_encoder(self) -> WordEncoder | None:
         return word_encoder(self._backend, num_texts=2 if self.has_pairs else 1)
 
+    @property
+    def num_truncated(self) -> int:
+        """How many of the rows that were tokenized so far did not fit and were cut at max_length."""
+        by_word = self.__dict__.get("_word_encoder")  # made when it is first used
+        return self._num_truncated + (by_word.num_truncated if by_word is not None else 0)
+
     def encode_columns(self, texts: pa.Array, pairs: pa.Array | None = None) -> dict[str, pa.Array]:
         """What `encode` gives, for many rows: lists of int32. Texts are strings, none of them null."""
         columns = [texts] if pairs is None else [texts, pairs]
@@ -80,6 +88,7 @@ class TextInputs:
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, list]:
         """Token ids of each row, cut to max_length; in threads of the tokenizer's, without places in the text."""
         encoded = self._backend.encode_batch_fast(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
+        self._num_truncated += sum(len(row.ids) == self.max_length and bool(row.overflowing) for row in encoded)
         # A row without a single token (an empty text under a tokenizer without special tokens) still needs a position.
         columns = {"input_ids": [row.ids or [self.pad_token_id] for row in encoded]}
         if self.token_types and pairs is not None:
@@ -89,16 +98,17 @@ class TextInputs:
     def encode_with_offsets(self, texts: Sequence[str]) -> tuple[list[list[int]], list[np.ndarray]]:
         """Token ids of each text, cut to max_length, and where each token begins and ends in it, int64 [L, 2]."""
         encoded = self._backend.encode_batch(list(texts))
+        self._num_truncated += sum(len(row.ids) == self.max_length and bool(row.overflowing) for row in encoded)
         offsets = [np.array(row.offsets, dtype=np.int64).reshape(-1, 2) for row in encoded]
         return [row.ids or [self.pad_token_id] for row in encoded], offsets
 
     def augment(self, examples: Sequence[dict], draw: Draw) -> Sequence[dict]:
-        """The examples with texts changed at random and tokenized again; each draw depends on epoch and row alone."""
+        """The examples with texts changed at random and tokenized again; each draw depends on epoch, row and repeat alone."""
         if self.augmenter is None or not draw.training:
             return examples
         changed = []
         for example in examples:
-            rng = generator(draw.seed, "augment", draw.epoch, example["id"])
+            rng = generator(draw.seed, "augment", draw.epoch, example["id"], example.get("repeat", 0))
             changed.append({k: self.augmenter(example[k], rng) for k in ("text", "text_pair") if k in example})
         pairs = [texts["text_pair"] for texts in changed] if "text_pair" in changed[0] else None
         encoded = self.encode([texts["text"] for texts in changed], pairs)  # at once: a call for each row takes longer
@@ -136,11 +146,6 @@ def _parts(columns: Sequence[pa.Array]) -> list[tuple[int, int]]:
     sizes = sum(pc.binary_length(column).to_numpy() for column in columns)
     starts = np.flatnonzero(np.diff(np.cumsum(sizes) // _PART, prepend=-1))
     return list(zip(starts.tolist(), np.diff(starts, append=len(sizes)).tolist(), strict=True))
-
-
-def place(columns: Mapping[str, pa.Array | pa.ChunkedArray], index: int) -> str:
-    """`file:line` of a row, for messages."""
-    return f"{columns['file'][index]}:{columns['row'][index]}"
 
 
 def as_numbers(columns: Mapping[str, pa.Array | pa.ChunkedArray], name: str) -> list[float]:

@@ -22,6 +22,7 @@ from llmtune.failures import REMEDIES, is_the_systems, os_error_in
 from llmtune.files import side_by_side, sync, write_json
 from llmtune.training import manifest
 
+THRESHOLDS = "thresholds.json"  # beside the weights of the best step, if the decision was moved after training
 STEP_NAME = re.compile(r"^step-(\d{6,})$")
 
 

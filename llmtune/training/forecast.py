@@ -113,9 +113,9 @@ def _looked_at(trainer: Trainer) -> list[PlannedStep]:
 
 def _positions(trainer: Trainer, planned: PlannedStep) -> int:
     """Tokens of a step, padding included."""
-    lengths_N = trainer.split.lengths
-    hands = deal(planned.indices, lengths_N, num_micro_batches=trainer.training.gradient_accumulation_steps)
-    return sum(len(hand) * int(lengths_N[hand].max()) for hand in hands if len(hand))
+    lengths_B = trainer.split.lengths[planned.indices]
+    hands = deal(lengths_B, num_micro_batches=trainer.training.gradient_accumulation_steps)
+    return sum(len(hand) * int(lengths_B[hand].max()) for hand in hands if len(hand))
 
 
 def _spread(sizes_S: np.ndarray) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmtune.errors import CheckpointError
 from llmtune.failures import is_the_systems
-from llmtune.files import side_by_side, sync
+from llmtune.files import replacing, side_by_side, sync
 
 NAME = "MANIFEST.json"
 FORMAT = 1
@@ -27,8 +27,17 @@ def write(directory: Path, *, without: Sequence[str] = (), **facts: Any) -> None
     files = {name: facts for name, facts in noted if name not in without}
     content = {"format": FORMAT, **facts, "files": files}
     path = directory / NAME
-    path.write_text(json.dumps({**content, "sha256": _digest(content)}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(_sealed(content), encoding="utf-8")
     sync(path)
+    sync(directory)
+
+
+def add(directory: Path, name: str) -> None:
+    """Note one more file of a directory, or another content of it; a kill leaves the manifest as it was, or as it is to be."""
+    content = read(directory)
+    _, content["files"][name] = _synced(directory / name)
+    with replacing(directory / NAME, durable=True) as file:
+        file.write(_sealed(content))
     sync(directory)
 
 
@@ -91,6 +100,10 @@ def _synced(file: Path) -> tuple[str, dict[str, Any]]:
 def sha256(file: Path) -> str:
     with file.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _sealed(content: dict[str, Any]) -> str:
+    return json.dumps({**content, "sha256": _digest(content)}, indent=1) + "\n"
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """All steps of a run, known before the first, and turned into windows of micro-batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from llmtune.config.sections.training import TrainingConfig
 from llmtune.data.batches import BatchRule, deal, plan_epoch
 from llmtune.data.prepared import Split
+from llmtune.data.sampling import ClassSampler
 from llmtune.errors import DataError
 from llmtune.tasks.base import Batch, Draw, Task
 from llmtune.training.distributed import Ranks
@@ -16,12 +17,20 @@ from llmtune.training.loader import load
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One optimizer step: the examples of all ranks and micro-batches."""
+    """One optimizer step: the examples of all ranks and micro-batches.
+
+    Attributes:
+        step, epoch: from 0.
+        ends_epoch: whether it is the last of its epoch.
+        indices: row of each example, int64.
+        repeats: how often each of these rows came before in the same epoch, int64.
+    """
 
     step: int
     epoch: int
     ends_epoch: bool
     indices: np.ndarray
+    repeats: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -35,23 +44,25 @@ class Window:
 
 
 class TrainPlan:
-    """The steps of a run as a pure function of seed and stored lengths.
+    """The steps of a run as a pure function of seed, stored lengths and the sampler.
 
     Args:
         lengths_N: tokens of each train example.
         training: batch size, epochs, steps.
         seed: of the run.
+        sampler: the rows of each epoch; None: each row once.
 
     Raises:
         DataError: there is no example.
     """
 
-    def __init__(self, lengths_N: np.ndarray, training: TrainingConfig, *, seed: int):
+    def __init__(self, lengths_N: np.ndarray, training: TrainingConfig, *, seed: int, sampler: ClassSampler | None = None):
         if not len(lengths_N):
             raise DataError("there are no train rows")
-        self._lengths_N, self._seed = lengths_N, seed
+        self._lengths_N, self._seed, self._sampler = lengths_N, seed, sampler
+        self._num_rows = len(lengths_N) if sampler is None else sampler.num_rows
         self._rule = BatchRule(training.batch_size, training.max_tokens_per_batch, training.group_by_length)
-        self._epochs: dict[int, list[np.ndarray]] = {}  # the last one that was planned
+        self._epochs: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # the last one that was planned
         self._sizes: dict[int, int] = {}  # steps of each epoch
         self._known = (0, 0)  # an epoch and its first step
         self.total_steps = self._count(training)
@@ -63,7 +74,7 @@ class TrainPlan:
             num_steps = self._num_steps(epoch)
             batches = self._epoch(epoch)
             for i in range(max(0, start - first), min(num_steps, self.total_steps - first)):
-                yield PlannedStep(first + i, epoch, i == num_steps - 1, batches[i])
+                yield PlannedStep(first + i, epoch, i == num_steps - 1, *batches[i])
             first, epoch = first + num_steps, epoch + 1
 
     def place_of(self, step: int) -> tuple[int, int]:
@@ -112,27 +123,38 @@ class TrainPlan:
 
     def _num_steps(self, epoch: int) -> int:
         if self._rule.max_tokens is None:
-            return -(-len(self._lengths_N) // self._rule.batch_size)
+            return -(-self._num_rows // self._rule.batch_size)
         if epoch not in self._sizes:
             self._sizes[epoch] = len(self._epoch(epoch))
         return self._sizes[epoch]
 
-    def _epoch(self, epoch: int) -> list[np.ndarray]:
+    def _epoch(self, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Rows and repeats of each step."""
         if epoch not in self._epochs:
-            self._epochs = {epoch: plan_epoch(self._lengths_N, self._rule, seed=self._seed, epoch=epoch)}
+            how = {"seed": self._seed, "epoch": epoch}
+            if self._sampler is None:
+                steps = [(batch, np.zeros_like(batch)) for batch in plan_epoch(self._lengths_N, self._rule, **how)]
+            else:
+                rows, repeats = self._sampler.epoch(epoch)
+                places = plan_epoch(self._lengths_N[rows], self._rule, **how)
+                steps = [(rows[batch], repeats[batch]) for batch in places]
+            self._epochs = {epoch: steps}
         return self._epochs[epoch]
 
 
+Key = tuple[int, list[int], list[int], bool]  # epoch, rows, their repeats, and whether they count for nothing
+
+
 class _Collated:
-    """Micro-batches by (epoch, indices, whether they count for nothing)."""
+    """Micro-batches by their key."""
 
     def __init__(self, split: Split, task: Task, seed: int):
         self._split, self._task, self._seed = split, task, seed
 
-    def __call__(self, key: tuple[int, Sequence[int], bool]) -> Batch:
-        epoch, indices, is_idle = key
-        rows = self._split.rows(indices)
-        examples = [{**row, "id": int(i)} for row, i in zip(rows, indices, strict=True)]
+    def __call__(self, key: Key) -> Batch:
+        epoch, indices, repeats, is_idle = key
+        rows = zip(self._split.rows(indices), indices, repeats, strict=True)
+        examples = [{**row, "id": index, "repeat": repeat} for row, index, repeat in rows]
         batch = self._task.collate(examples, Draw(self._seed, epoch))
         return batch if not is_idle else Batch(batch.inputs, batch.targets, batch.example_ids, batch.lengths, 0.0)
 
@@ -156,7 +178,7 @@ def windows(
     """
     make = _Collated(split, task, seed)
 
-    def keys() -> Iterator[tuple[int, list[int], bool]]:
+    def keys() -> Iterator[Key]:
         for planned in plan.steps(start):
             yield from _keys(planned, split, num_micro_batches=num_micro_batches, ranks=ranks)
 
@@ -172,7 +194,8 @@ def window(planned: PlannedStep, split: Split, task: Task, *, seed: int, num_mic
     return Window(planned.step, planned.epoch, planned.ends_epoch, batches)
 
 
-def _keys(planned: PlannedStep, split: Split, *, num_micro_batches: int, ranks: Ranks) -> Iterator[tuple[int, list[int], bool]]:
-    hands = deal(planned.indices, split.lengths, num_micro_batches=num_micro_batches * ranks.size)
+def _keys(planned: PlannedStep, split: Split, *, num_micro_batches: int, ranks: Ranks) -> Iterator[Key]:
+    hands = deal(split.lengths[planned.indices], num_micro_batches=num_micro_batches * ranks.size)
     for hand in hands[ranks.rank :: ranks.size]:
-        yield planned.epoch, (hand if len(hand) else planned.indices[:1]).tolist(), not len(hand)
+        places = hand if len(hand) else [0]
+        yield planned.epoch, planned.indices[places].tolist(), planned.repeats[places].tolist(), not len(hand)

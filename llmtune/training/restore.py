@@ -11,6 +11,8 @@ from torch import nn
 
 from llmtune import paths, tuning
 from llmtune.config.sections.model import ModelConfig, TuningConfig
+from llmtune.data.clean import registry as cleaners
+from llmtune.data.clean.registry import Cleaner
 from llmtune.errors import CheckpointError
 from llmtune.models import registry as models
 from llmtune.models.spec import ModelSpec
@@ -26,7 +28,8 @@ class Restored:
     Attributes:
         model: on the CPU, adapters merged.
         directory: where it was read from.
-        facts: llmtune.json: task, tokenizer facts, tuning; empty for a directory that llmtune did not write.
+        facts: llmtune.json: task, tokenizer facts, cleaning, tuning; and `thresholds`, if the decision was moved after
+            training. Empty for a directory that llmtune did not write.
     """
 
     model: nn.Module
@@ -51,6 +54,21 @@ class Restored:
             )
         return tasks.rebuild(self.facts["task"], self.tokenizer_dir)
 
+    def cleaner(self) -> Cleaner:
+        """What changed the texts that it was trained on; texts that it is to judge have to be changed alike.
+
+        Raises:
+            CheckpointError: this version knows no such cleaner.
+        """
+        try:
+            return cleaners.rebuild(self.facts.get("clean", []))
+        except ValueError:
+            raise CheckpointError(
+                "the texts were cleaned in a way that this version does not know",
+                where=str(self.directory / "llmtune.json"),
+                remedy="use a newer version of llmtune",
+            ) from None
+
 
 def restore(path: str | Path, *, which: str = "best", task: str | None = None) -> Restored:
     """Read a run, a checkpoint or a model directory.
@@ -67,11 +85,21 @@ def restore(path: str | Path, *, which: str = "best", task: str | None = None) -
     directory = run_dir.locate_checkpoint(paths.resolve(str(path)), which)
     if (directory / manifest.NAME).is_file():
         checkpoint.verify(directory)
-    facts_file = directory / "llmtune.json"
-    facts = manifest.read_json(facts_file) if facts_file.is_file() else {}
+    facts = _facts(directory)
     if (directory / "learned.safetensors").is_file():
         return Restored(_with_learned(directory, facts), directory, facts)
     return Restored(models.load(directory, task=task), directory, facts)
+
+
+def _facts(directory: Path) -> dict[str, Any]:
+    if not (directory / "llmtune.json").is_file():
+        return {}
+    facts = manifest.read_json(directory / "llmtune.json")
+    if not (directory / checkpoint.THRESHOLDS).is_file():
+        return facts
+    moved = manifest.read_json(directory / checkpoint.THRESHOLDS)
+    bias = {"label_bias": moved["label_bias"]} if any(moved["label_bias"]) else {}
+    return {**facts, "task": {**facts["task"], **bias}, "thresholds": moved}
 
 
 def build_base(model: ModelConfig, spec: ModelSpec) -> nn.Module:

@@ -11,6 +11,18 @@ from llmtune.files import write_json
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
+# What may differ between a run and the command that goes on with it.
+NOT_COMPARED = {
+    "training.resume",
+    "training.allow_drift",
+    "training.profile",
+    "output_dir",
+    "run_name",
+    "export",
+    "finetune",
+    "evaluation.batch_size",
+    "hardware.num_workers",
+}
 
 
 def runs_below(parent: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from torch import nn
 from llmtune import console
 from llmtune.config.sections.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from llmtune.data.prepared import Split
+from llmtune.data.sampling import ClassSampler
 from llmtune.errors import CheckpointError, DivergedError, Interrupted, ResourceError
 from llmtune.files import write_json
 from llmtune.tasks.base import Task
@@ -42,9 +43,12 @@ class Trainer:
         task: of the rows.
         loss_of: of a model and a batch, what training makes small.
         split: the train rows.
+        sampler: those of each epoch; None: each row once.
         evaluate: scores the model on the validation rows, or gives None if the function that it is given says to stop; None
             if there are no such rows.
         best_metric, higher_is_better: decide which checkpoint is the best.
+        conclude: the main rank's last work, once training is complete: it gets what asks whether to stop, and gives what the
+            result tells of it, by name, or None if it was stopped.
         make_state: the checkpoint's content but for optimizer, trainer and fingerprint.
         fingerprint: must be equal for a resume.
         num_workers: processes that collate.
@@ -57,9 +61,11 @@ class Trainer:
     task: Task
     loss_of: LossOf
     split: Split
+    sampler: ClassSampler | None
     evaluate: Callable[[Callable[[], bool]], dict[str, Any] | None] | None
     best_metric: str
     higher_is_better: bool
+    conclude: Callable[[Callable[[], bool]], dict[str, Any] | None]
     make_state: Callable[..., State]
     fingerprint: dict[str, Any]
     training: TrainingConfig
@@ -121,6 +127,11 @@ class Trainer:
             self.saver.settle()
             result = self._result(last)
             if self.ranks.is_main:
+                concluded = self.conclude(stop)
+                if concluded is None:
+                    remedy = "run the same command again to take up what is left"
+                    raise Interrupted(f"{stopped}; its thresholds are missing", exit_code=stop.exit_code, remedy=remedy)
+                result |= concluded
                 run_dir.finish(self.run, result)
             if exit_code:
                 raise Interrupted(f"{stopped}; training is complete", exit_code=exit_code)
@@ -128,7 +139,7 @@ class Trainer:
 
     @cached_property
     def plan(self) -> TrainPlan:
-        return TrainPlan(self.split.lengths, self.training, seed=self.seed)
+        return TrainPlan(self.split.lengths, self.training, seed=self.seed, sampler=self.sampler)
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:

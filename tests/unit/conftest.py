@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig
 from llmtune.config.sections.split import SplitConfig
@@ -25,6 +26,20 @@ def section() -> Callable[..., Any]:
     def make(option: str, **changes: Any) -> Any:
         values = yaml.safe_load((CONFIGS / f"{option}.yaml").read_text(encoding="utf-8"))
         return TypeAdapter(GROUPS[option.partition("/")[0]]).validate_json(json.dumps({**values, **changes}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cleaners() -> Callable[..., dict[str, CleanConfig]]:
+    """`cleaners("html", length={"min": 3})`: those options of the group `clean`, in order, some of their values changed."""
+
+    def make(*options: str, **changed: dict[str, Any]) -> dict[str, CleanConfig]:
+        entries = {}
+        for option in dict.fromkeys([*options, *changed]):
+            for name, values in yaml.safe_load((CONFIGS / f"clean/{option}.yaml").read_text(encoding="utf-8")).items():
+                entries[name] = {**values, **changed.get(option, {})}
+        return TypeAdapter(dict[str, CleanConfig]).validate_python(entries)
 
     return make
 

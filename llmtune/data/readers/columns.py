@@ -28,8 +28,9 @@ class Source:
         encoding: of the text, or 'auto'.
         delimiter: between the fields of a CSV or TSV file.
         quote: that encloses such fields; None: quotes are literal text.
-        is_told: whether the user told the delimiter, and the quote, or nothing fits but what was told.
+        is_delimiter_told, is_quote_told: whether another one is not to be looked for.
         column_names: of such a file without a header line.
+        scratch: folder for what has to be unpacked before it can be read; None: the system's.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Source:
     is_delimiter_told: bool = True
     is_quote_told: bool = True
     column_names: tuple[str, ...] | None = None
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -74,12 +74,12 @@ def _rows(text: str, source: Source, *, most: int) -> list[list[str]]:
     """The first rows, as far as they can be read; of a text that ends within a line, without the last if there are others."""
     rows: list[list[str]] = []
     try:
-        for row in islice(filter(None, reader(io.StringIO(text, newline=""), source)), most + 1):
+        for row in islice(filter(None, reader(io.StringIO(text, newline=""), source)), most):
             rows.append(row)
     except csv.Error:
-        return rows[:most]
-    is_whole = len(rows) in (1, most + 1) or text.endswith(("\n", "\r"))
-    return rows[:most] if is_whole else rows[:-1]
+        return rows
+    is_whole = len(rows) in (1, most) or text.endswith(("\n", "\r"))
+    return rows if is_whole else rows[:-1]
 
 
 def _keys(way: Source, source: Source) -> str:

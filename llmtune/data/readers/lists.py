@@ -93,5 +93,10 @@ def is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
+def regrouped(lists: pa.ListArray, items: pa.Array) -> pa.ListArray:
+    """Other items in lists of the same lengths."""
+    return pa.ListArray.from_arrays(_offsets(pc.list_value_length(lists).to_numpy()), items)
+
+
 def _offsets(lengths: Sequence[int] | np.ndarray) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))

@@ -58,10 +58,11 @@ def test_grouping_saves_padding():
 
 @pytest.mark.parametrize("hands", [1, 3, 8])
 def test_dealing_keeps_every_example(hands):
-    lengths = some_lengths(30)
-    dealt = deal(np.arange(5, 12), lengths, num_micro_batches=hands)
+    lengths = some_lengths(7)
+    dealt = deal(lengths, num_micro_batches=hands)
     assert len(dealt) == hands
-    assert sorted(np.concatenate(dealt).tolist()) == list(range(5, 12))
+    assert sorted(np.concatenate(dealt).tolist()) == list(range(7))
+    assert hands == 1 or np.diff(lengths[np.concatenate(dealt)]).min() >= 0
 
 
 def test_evaluation_begins_with_the_longest():

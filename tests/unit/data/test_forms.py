@@ -105,6 +105,12 @@ def test_several_labels(files, case):
     assert table["labels"].to_pylist() == LABELS and "label" not in table.column_names
 
 
+def test_labels_in_lists_are_renamed(files):
+    data = files({"a.jsonl": '{"text": "x", "label": ["1.0", " b"]}\n{"text": "y", "label": []}\n'})
+    upper = lambda labels: pa.array([label.strip().upper() for label in labels.to_pylist()], pa.string())  # noqa: E731
+    assert load(data, "labels", rename=upper)["labels"].to_pylist() == [["1.0", "B"], []]
+
+
 def test_numbers_as_labels_are_text(files):
     assert load(files({"a.jsonl": '{"text": "x", "label": [1, 2.0]}\n'}), "labels")["labels"].to_pylist() == [["1", "2"]]
 

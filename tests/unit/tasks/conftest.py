@@ -24,7 +24,9 @@ def prepared_rows(section, files, tmp_path) -> Callable[..., Any]:
     `tokenizer`, `model`, `split` and `task` name options; mappings change their values; the rest changes the data section.
     """
 
-    def make(contents, *, task="classification", model=None, tokenizer=None, split=None, origin=None, seed=0, **data):
+    def make(
+        contents, *, task="classification", model=None, tokenizer=None, split=None, origin=None, seed=0, clean=None, **data
+    ):
         options = {
             "task": (task, "classification"),
             "model": (model, MODEL_OF.get(str(task), "lstm")),
@@ -39,7 +41,7 @@ def prepared_rows(section, files, tmp_path) -> Callable[..., Any]:
             sections[group] = section(f"{group}/{changes.pop('type', name)}", **changes)
         if sections["task"].type in MODEL_OF:
             data.setdefault("label_column", None)
-        wanted = Preparation(files(contents, **data), **sections, origin=origin or Origin(), seed=seed)
+        wanted = Preparation(files(contents, **data), **sections, origin=origin or Origin(), seed=seed, clean=clean or {})
         return prepared.open_or_build(wanted.key, partial(build, wanted), cache_dir=tmp_path / "cache")
 
     return make

@@ -79,14 +79,6 @@ def test_labels_that_cannot_be_learned(rows, words):
         lists.label_names_of(table(rows))
 
 
-def test_renaming_reaches_every_chunk():
-    both = pa.concat_tables([table([["1.0", " x"]]), table([[], ["1"]])])
-    made, found = lists.renamed(both, "labels", {"1": "one", "2": "two"})
-    assert made["labels"].to_pylist() == [["one", "x"], [], ["one"]] and found == {"1"}
-    sliced, _ = lists.renamed(both.slice(1, 2), "labels", {})
-    assert sliced["labels"].to_pylist() == [[], ["1"]]
-
-
 def test_sums_do_not_depend_on_the_batches(task):
     rng = np.random.default_rng(0)
     labels = [[name for name in NAMES if rng.random() < 0.5] for _ in range(9)]

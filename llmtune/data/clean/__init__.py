@@ -1,0 +1,1 @@
+"""Texts made uniform, and rows left out or flagged, before anything is learned from them."""

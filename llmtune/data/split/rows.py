@@ -1,0 +1,110 @@
+"""Single rows drawn at random, with or without regard to their classes, or taken from the end. N: train rows."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from llmtune.config.sections.split import SplitConfig
+from llmtune.errors import DataError
+from llmtune.randomness import generator
+
+Sides = dict[str, np.ndarray]  # indices, or a mask, of the rows of each side but the train rows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is to be divided.
+
+    Attributes:
+        table: the train rows.
+        seed: of the draw.
+        has_classes: whether their labels are classes.
+    """
+
+    table: pa.Table
+    seed: int
+    has_classes: bool
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """All rows shuffled, int32 [N]."""
+        return generator(self.seed, "split").permutation(np.arange(self.table.num_rows, dtype=np.int32))
+
+    @cached_property
+    def classes(self) -> tuple[np.ndarray, list[str]] | None:
+        """The class of each row, int32 [N], and the sorted names, '' for rows without a label; None: there are no classes."""
+        if not self.has_classes or "label" not in self.table.column_names:
+            return None
+        codes, dictionary = numbered(self.table["label"])
+        names = dictionary.to_pylist()
+        if (is_missing := codes < 0).any():
+            names += [] if "" in names else [""]
+            codes[is_missing] = names.index("")
+        return np.argsort(np.argsort(np.array(names, dtype=object))).astype(np.int32)[codes], sorted(names)
+
+
+def numbered(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """The place of each text among the distinct ones, int32 [N], -1 for none; and these in the order of their first rows."""
+    encoded = column.dictionary_encode()
+    codes = np.empty(len(column), dtype=np.int32)
+    start = 0
+    for chunk in encoded.chunks:
+        codes[start : start + len(chunk)] = chunk.indices.fill_null(-1).to_numpy()
+        start += len(chunk)
+    return codes, encoded.chunk(0).dictionary
+
+
+def contiguous(rows: Rows, config: SplitConfig, wanted: dict[str, int]) -> Sides:
+    """The last rows, those of the test behind those of validation."""
+    return _consecutive(np.arange(rows.table.num_rows - 1, -1, -1, dtype=np.int32), wanted)
+
+
+def random(rows: Rows, config: SplitConfig, wanted: dict[str, int]) -> Sides:
+    return _consecutive(rows.order, wanted)
+
+
+def stratified(rows: Rows, config: SplitConfig, wanted: dict[str, int]) -> Sides:
+    """Each class in its proportion; every class keeps at least one train row.
+
+    Raises:
+        DataError: there are too few rows of some class.
+    """
+    if rows.classes is None:
+        return random(rows, config, wanted)
+    codes = rows.classes[0]
+    is_taken, sides = np.zeros(len(codes), dtype=bool), {}
+    for name, size in wanted.items():
+        sides[name] = _in_proportion(size, is_taken, rows.order, codes)
+        is_taken[sides[name]] = True
+    return sides
+
+
+def _consecutive(order_N: np.ndarray, wanted: dict[str, int]) -> Sides:
+    ends = np.cumsum([0, *wanted.values()])
+    return {name: order_N[start:end] for name, start, end in zip(wanted, ends, ends[1:], strict=False)}
+
+
+def _in_proportion(size: int, is_taken: np.ndarray, order_N: np.ndarray, codes_N: np.ndarray) -> np.ndarray:
+    """`size` rows in which each class has its share.
+
+    Shares are rounded by largest remainder, ties by the order of the labels.
+    """
+    class_sizes = np.bincount(codes_N)
+    room = np.maximum(np.bincount(codes_N[~is_taken], minlength=len(class_sizes)) - 1, 0)
+    if room.sum() < size:
+        raise DataError(
+            f"{size} rows cannot be set aside and one of each of the {len(class_sizes)} classes be left to train on",
+            remedy="add rows of the rare classes, lower the fractions, or use split=random",
+        )
+    exact = size * class_sizes / len(codes_N)
+    counts = np.minimum(exact.astype(np.int64), room)
+    while (missing := size - counts.sum()) > 0:
+        rest = np.where(counts < room, exact - counts, -np.inf)
+        best = np.argsort(-rest, kind="stable")[: min(missing, int((counts < room).sum()))]
+        counts[best] += 1
+    free = order_N[~is_taken[order_N]]
+    by_class = free[np.argsort(codes_N[free], kind="stable")]
+    starts = np.searchsorted(codes_N[by_class], np.arange(len(counts)))
+    return np.concatenate([by_class[start : start + count] for start, count in zip(starts, counts, strict=True)])
