@@ -1,4 +1,4 @@
-"""What the rows of a task hold beside their text: one label, several labels, a tag for each word, or a conversation."""
+"""What the rows of a task hold beside their text: one label, several labels, or a tag for each word."""
 
 from collections.abc import Callable
 from typing import Literal

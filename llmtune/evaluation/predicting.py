@@ -75,6 +75,7 @@ def _tagged(model: nn.Module, task: Any, columns: dict[str, Sequence], compute: 
     rows = pa.RecordBatch.from_pydict(stored).to_pylist()
     batch = task.collate([{"id": i, **row} for i, row in enumerate(rows)], Draw(0, 0, training=False))
     outputs = task.score(model, batch.to(compute.device)).outputs
+    task.tell()
     for i, row in enumerate(rows):
         tags = task.tags_of(outputs["prediction"][i], row["positions"])
         words = list(zip(row["spans"][::2], row["spans"][1::2], strict=True))
