@@ -31,6 +31,7 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {
     "run": Verb("everything in order: preprocess, train, evaluate, finetune, export", "run", "+recipe=NAME", sweeps=True),
+    "augment": Verb("show or write the train rows as augmenters change them", "augment", "+recipe=NAME augment=[...]"),
     "preprocess": Verb("read, split and tokenize the data, once", "preprocess", "+recipe=NAME", sweeps=True),
     "plan": Verb("the memory and time that training would take, measured on a few steps", "plan", "+recipe=NAME"),
     "train": Verb("train a model", "train", "+recipe=NAME", sweeps=True),
@@ -49,10 +50,12 @@ FLAGS = {
     "--help": "what a verb does, and every key it has",
     "--multirun": "(-m) one job for each combination of a=1,2,3",
     "--config-dir": "a folder of your own groups and options",
+    "--preview": "(augment) show some rows before and after, and write nothing",
     "--debug": "show the traceback of an error",
     "--version": "the version",
 }
 _SHORT = {"-h": "--help", "-m": "--multirun"}
+OF_VERB = {"--preview": ("augment", "preview=true")}  # flags that one verb alone has, and the override they stand for
 _PRINTING = ("list", "show", "schema", "completion", "predict")  # their output is all they do
 
 
@@ -143,6 +146,8 @@ def parse(name: str, rest: list[str]) -> tuple[list[str], Options]:
         flag = _SHORT.get(arg, arg)
         if flag in flags:
             flags[flag] = True
+        elif flag in OF_VERB and OF_VERB[flag][0] == name:
+            overrides.append(OF_VERB[flag][1])
         elif flag == "--config-dir" or flag.startswith("--config-dir="):
             config_dir = _folder(flag.partition("=")[2] or next(remaining, ""))
         elif arg.startswith("-") and arg != "-":
@@ -197,7 +202,7 @@ def _flag_remedy(name: str, flag: str) -> str:
 def _word_remedy(name: str, word: str) -> str:
     if set(word) & set("[]{},()"):
         return "put quotes around an override with spaces: 'augment=[drop, swap]'"
-    if name in ("run", "preprocess", "plan", "train"):
+    if name in ("run", "preprocess", "augment", "plan", "train"):
         return f"settings are written key=value; a recipe is +recipe={word}"
     return f"llmtune {name} {VERBS[name].usage}; settings are written key=value"
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmtune.cli import FLAGS, VERBS
+from llmtune.cli import FLAGS, OF_VERB, VERBS
 
 SHELLS = ("bash", "zsh", "fish")
-_STAGES = ("preprocess", "plan", "train", "finetune", "run")
+_STAGES = ("preprocess", "augment", "plan", "train", "finetune", "run")
 _CONFIGURED = (*_STAGES, "evaluate", "predict", "export")
 
 
@@ -17,7 +17,9 @@ def complete(words: list[str]) -> list[str]:
         return []
     verb = next((word for word in before if word in VERBS), None)
     if current.startswith("-"):
-        return _starting(current, [flag for flag in FLAGS if flag != "--version" or verb is None])
+        return _starting(
+            current, [flag for flag in FLAGS if (flag != "--version" or verb is None) and OF_VERB.get(flag, (verb,))[0] == verb]
+        )
     if verb is None:
         return _starting(current, VERBS)
     given = [word for word in before[before.index(verb) + 1 :] if "=" not in word and word[0:1] not in ("-", "+", "~")]

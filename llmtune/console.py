@@ -167,6 +167,21 @@ def jobs_table(title: str, header: list[str], rows: list[list[str]]) -> None:
     _stdout().print(table)
 
 
+def before_and_after(title: str, before: list[tuple[str, bool]], after: list[tuple[str, bool]]) -> None:
+    """Two texts, on stdout, in pieces of which the marked ones differ; one line if none does."""
+    lines = [("-", before, "red strike"), ("+", after, "bold green")] if before != after else [("=", before, "")]
+    if not sys.stdout.isatty():
+        texts = [f"  {sign} {printable(''.join(piece for piece, _ in parts))}" for sign, parts, _ in lines]
+        print("\n".join([printable(title), *texts]), flush=True)
+        return
+    from rich.text import Text
+
+    _stdout().print(Text(printable(title), style="dim"))
+    for sign, parts, style in lines:
+        pieces = [(printable(piece), style if is_marked else "") for piece, is_marked in parts]
+        _stdout().print(Text.assemble((f"  {sign} ", style), *pieces, overflow="fold"))
+
+
 def error_panel(err: LlmtuneError) -> None:
     """What is wrong, where, and what to do, on stderr."""
     title = err.title if err.title in ("Error", "Interrupted", "Diverged") else f"{err.title} error"

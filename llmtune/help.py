@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llmtune.cli import FLAGS, VERBS
+from llmtune.cli import FLAGS, OF_VERB, VERBS
 from llmtune.config import reference
 from llmtune.config.schema import VERB_CONFIGS
 
@@ -20,6 +20,11 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     ],
     "plan": [("llmtune plan +recipe=bert_cls training.batch_size=64", "exit code 5 if the longest batch does not fit")],
     "preprocess": [("llmtune preprocess +recipe=bert_cls", "train finds the prepared data by a hash of inputs and config")],
+    "augment": [
+        ("llmtune augment +recipe=bert_cls augment=[synonyms,keyboard] --preview", "rows as the first epoch would see them"),
+        ("llmtune augment +recipe=bert_cls augment=drop --preview epoch=3 rows=10", "as the fourth would"),
+        ("llmtune augment +recipe=bert_cls augment=[drop,swap] copies=4 output=more.jsonl", "four epochs of rows, for others"),
+    ],
     "train": [
         ("llmtune train +recipe=bert_cls", "a recipe"),
         ("llmtune train +recipe=bert_cls optimizer.lr=3e-5 seed=1", "with other values"),
@@ -83,6 +88,7 @@ def _page(verb: str) -> Iterator[RenderableType]:
         yield Text.assemble((f"  # {why}\n", "dim"), f"  {command}")
     yield Text()
     flags = [flag for flag in FLAGS if flag != "--version" and (row.sweeps or flag != "--multirun")]
+    flags = [flag for flag in flags if OF_VERB.get(flag, (verb,))[0] == verb]
     yield from _section("flags", [(Text(flag), Text(FLAGS[flag])) for flag in flags])
     if verb not in VERB_CONFIGS:
         return

@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
 
-environment demo,lora,onnx,plots,test
+environment augment,clean,demo,lora,onnx,plots,test
 exec python -m pytest --quiet "$@" < /dev/null

@@ -8,6 +8,8 @@ from llmtune.config.compose import compose
 
 if TYPE_CHECKING:
     from llmtune.cli import Options
+    from llmtune.config.schema import TrainConfig
+    from llmtune.data.prepared import Prepared
 
 
 def run(args: list[str], options: "Options") -> int:
@@ -21,6 +23,7 @@ def run(args: list[str], options: "Options") -> int:
     from llmtune.data import accounting
 
     ready = prepare_stage(composed.config)
+    variants = _variants(composed.config, ready)
     rows = [("prepared data", str(ready.directory))]
     for name, facts in ready.meta["splits"].items():
         text = f"{facts['rows']:,} rows"
@@ -31,6 +34,9 @@ def run(args: list[str], options: "Options") -> int:
         if facts["truncated"]:
             text += f", {facts['truncated']:,} rows cut at max_length"
         rows.append((name, text))
+    if variants is not None:
+        told, train = variants.meta, ready.meta["splits"]["train"]["rows"]
+        rows.append(("variants", f"{told['variants']:,} of {train:,} rows, {told['changed']:,} of them with other words"))
     task = ready.meta["task"]
     if names := task.get("label_names"):
         rows.append(("labels", f"{len(names)}: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"))
@@ -41,3 +47,14 @@ def run(args: list[str], options: "Options") -> int:
     accounts.tell(ready.meta["account"])
     console.result_table("prepared", rows)
     return 0
+
+
+def _variants(config: "TrainConfig", ready: "Prepared") -> "Prepared | None":
+    """Those of the train rows; torch is loaded only where the config asks for some."""
+    if not any(section.type == "contextual" for section in config.augment.values()):
+        return None
+    from llmtune.commands.stage_objectives import prepare_variants
+    from llmtune.training import precision
+
+    precision.set_up(config.hardware, exact=config.training.exact)
+    return prepare_variants(config, ready)

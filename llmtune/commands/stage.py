@@ -11,10 +11,11 @@ from torch import nn
 
 import llmtune
 from llmtune import console, paths, tuning
-from llmtune.commands import accounts, deciding
+from llmtune.commands import accounts, deciding, stage_objectives
 from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
-from llmtune.config.schema import METRICS, StageConfig
+from llmtune.config.metrics import METRICS
+from llmtune.config.schema import StageConfig
 from llmtune.config.sections.model import ModelConfig
 from llmtune.data import prepared
 from llmtune.data.augment import registry as augmenters
@@ -30,7 +31,7 @@ from llmtune.tasks import balancing
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
-from llmtune.training import live_rows, low_rank, precision, run_dir
+from llmtune.training import low_rank, precision, run_dir
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
@@ -58,17 +59,19 @@ def train_stage(
     compute = precision.choose(
         config.hardware, precision=config.hardware.precision, is_transformer=_is_transformer(config.model)
     )
+    augmenters.require(config.augment)
     ready = ranks.main_first(lambda: _rows(config))
     found = ranks.from_main(lambda: _text(find(ready)))
     if found is not None and run_dir.is_finished(Path(found)):
         console.notice(f"training is done: {found}")
         return run_dir.read_result(Path(found)), Path(found)
+    variants = ranks.main_first(lambda: stage_objectives.prepare_variants(config, ready))
     model = _model(config, ready, compute)
     run = Path(found or ranks.from_main(lambda: str(create())))
     with run_dir.Lock(run) if ranks.is_main else contextlib.nullcontext():
         if ranks.is_main:
             accounts.write(run, ready)
-        return _trainer(config, run, ready, model, compute, ranks).fit(), run
+        return _trainer(config, run, ready, variants, model, compute, ranks).fit(), run
 
 
 def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> tuple[Forecast, list[str]]:
@@ -78,9 +81,10 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         is_transformer = _is_transformer(config.model)
         compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
         ready = _rows(config)
+        variants = stage_objectives.prepare_variants(config, ready)
         model = _model(config, ready, compute)
         saved.write(scratch / run_dir.CONFIG, tree, header="llmtune plan, resolved")
-        trainer = _trainer(config, scratch, ready, model, compute, ranks)
+        trainer = _trainer(config, scratch, ready, variants, model, compute, ranks)
         score, batches = None, []
         if split := ready.splits.get("validation"):
             import llmtune.evaluation.metrics  # noqa: F401  its libraries are part of what an evaluation needs
@@ -139,19 +143,25 @@ def _is_transformer(model: ModelConfig) -> bool:
     return not file.is_file() or not str(read_json(file).get("model_type")).startswith("llmtune_")
 
 
-def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, compute: Compute, ranks: Ranks) -> Trainer:
+def _trainer(
+    config: StageConfig,
+    run: Path,
+    ready: Prepared,
+    variants: Prepared | None,
+    model: nn.Module,
+    compute: Compute,
+    ranks: Ranks,
+) -> Trainer:
     task = task_of(ready)
     if getattr(task, "isolate_documents", False):
         require_isolation(model)
-    if config.augment:
-        task_text(task).augmenter = augmenters.build(config.augment)
-    elif config.task.type != "masked_lm" and not config.hardware.compile:  # else tokens come up that the rows do not hold
-        live_rows.install(model, ready.splits["train"], pad_token_id=task.describe().get("pad_token_id"))
+    stage_objectives.install(config, ready, variants, task, model)
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type == "full" else frozen_digest(model)
     sampler = None
     if config.task.type == "classification":
         sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
+    loss_of = stage_objectives.loss_of(config, task, model)  # around the criterion that is balanced
     evaluate_now = _validation(config, ready, model, task, ranks)
     whole = contextlib.nullcontext
     if frozen is not None and compute.device.type == "cpu" and not config.hardware.compile:
@@ -162,7 +172,7 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         run=run,
         model=model,
         task=task,
-        loss_of=task.loss,
+        loss_of=loss_of,
         split=ready.splits["train"],
         sampler=sampler,
         evaluate=evaluate_now,
@@ -170,7 +180,7 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         higher_is_better=METRICS[config.task.type][best_metric],
         conclude=partial(_conclude, config, run, ready),
         make_state=_state_maker(config, ready, model, frozen),
-        fingerprint={**_fingerprint(config, ready, compute, ranks), "frozen": frozen},
+        fingerprint={**_fingerprint(config, ready, variants, compute, ranks), "frozen": frozen},
         training=config.training,
         optimizer_config=config.optimizer,
         schedule=config.schedule,
@@ -181,11 +191,6 @@ def _trainer(config: StageConfig, run: Path, ready: Prepared, model: nn.Module, 
         compiled=torch.compile(model, dynamic=True) if config.hardware.compile else None,
         whole=whole,
     )
-
-
-def task_text(task: Any) -> Any:
-    """The text side of a task, wherever it keeps it."""
-    return task.text if hasattr(task, "text") else task.inputs.text
 
 
 def _validation(config: StageConfig, ready: Prepared, model: nn.Module, task: Any, ranks: Ranks):
@@ -243,7 +248,9 @@ def _portable(model: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
-def _fingerprint(config: StageConfig, ready: Prepared, compute: Compute, ranks: Ranks) -> dict[str, Any]:
+def _fingerprint(
+    config: StageConfig, ready: Prepared, variants: Prepared | None, compute: Compute, ranks: Ranks
+) -> dict[str, Any]:
     """What a resumed run must share with its beginning to go on bit for bit."""
     import transformers
 
@@ -252,7 +259,7 @@ def _fingerprint(config: StageConfig, ready: Prepared, compute: Compute, ranks: 
     )
     return {
         "seed": config.seed,
-        "data": ready.directory.name,
+        "data": "+".join(part.directory.name for part in (ready, variants) if part is not None),
         **training,
         "threads": torch.get_num_threads(),
         "ranks": ranks.size,
@@ -262,4 +269,5 @@ def _fingerprint(config: StageConfig, ready: Prepared, compute: Compute, ranks: 
         "compile": config.hardware.compile,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "augment": augmenters.fingerprint(config.augment),
     }

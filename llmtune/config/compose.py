@@ -86,6 +86,7 @@ def compose(verb: str, args: Sequence[str], *, config_dir: Path | None = None) -
     tree |= request.late
     problems += [p for key in request.deletes for p in _delete(tree, key, library)]
     tree = _without_unset(tree)
+    library.complete_entries(tree)
     if verb == "finetune":
         values = {key: _value_at(tree, key) for key in request.values}
         tree, found = for_finetune(tree, values, request.choices, library)

@@ -12,7 +12,7 @@ from llmtune.config.explain import section_classes
 from llmtune.config.schema import VERB_CONFIGS, StageConfig
 from llmtune.config.sections.base import Section
 from llmtune.config.shipped import primary_config, shipped
-from llmtune.config.yaml_source import read_yaml
+from llmtune.config.yaml_source import read_primary, read_yaml
 
 _NAMES = {str: "text", int: "whole number", float: "number", bool: "true | false", type(None): "null"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -60,14 +60,14 @@ def is_mapping(section: type[Section], name: str) -> bool:
 
 def default_options(verb: str) -> dict[str, list[str]]:
     """group -> the options that stand in the verb's defaults list."""
-    entries = read_yaml(primary_config(verb)).tree["defaults"]
+    entries = read_primary(primary_config(verb)).tree["defaults"]
     pairs = [next(iter(entry.items())) for entry in entries if isinstance(entry, dict)]
     return {group: names if isinstance(names, list) else [names] for group, names in pairs if not group.startswith("override")}
 
 
 def primary_values(verb: str) -> dict[str, Any]:
     """The defaults of the keys that belong to no group."""
-    return read_yaml(primary_config(verb)).tree
+    return read_primary(primary_config(verb)).tree
 
 
 @cache

@@ -80,8 +80,16 @@ def _with_missing(tree: dict[str, Any], library: Library, prefix: str = "") -> t
             added += more
         elif isinstance(section, dict) and group in library.groups:
             default = library.option_of_type(group, section["type"]) if "type" in section else library.only_option(group)
-            for key, value in default.items():
-                if key not in section and value != "???":
-                    filled[group] = {**filled[group], key: value}
-                    added.append(f"{prefix}{group}.{key}={value}")
+            filled[group], more = _completed(section, default, f"{prefix}{group}.")
+            added += more
+            for name, entry in section.items() if "type" not in section else ():
+                if isinstance(entry, dict) and "type" in entry:  # one of several
+                    default = library.option_of_type(group, entry["type"])
+                    filled[group][name], more = _completed(entry, default, f"{prefix}{group}.{name}.")
+                    added += more
     return filled, added
+
+
+def _completed(section: dict[str, Any], default: dict[str, Any], prefix: str) -> tuple[dict[str, Any], list[str]]:
+    missing = {key: value for key, value in default.items() if key not in section and value != "???"}
+    return section | missing, [f"{prefix}{key}={value}" for key, value in missing.items()]

@@ -5,12 +5,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config.sections.augment import AugmentConfig
+from llmtune.config import objective_rules
+from llmtune.config.metrics import METRICS
+from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
-from llmtune.config.sections.clean import CLEANERS_OF_TEXT, CleanConfig
+from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
+from llmtune.config.sections.objective import ObjectiveConfig
 from llmtune.config.sections.split import SplitConfig
 from llmtune.config.sections.tokenizer import TokenizerConfig
 from llmtune.config.sections.training import (
@@ -23,53 +26,6 @@ from llmtune.config.sections.training import (
 )
 
 FORMAT = 1  # of a saved config; raised when an older one needs translation
-
-# The metrics of each task, the default that decides about the best checkpoint first, and whether more is better.
-METRICS: dict[str, dict[str, bool]] = {
-    "classification": {
-        "accuracy": True,
-        "loss": False,
-        "balanced_accuracy": True,
-        "f1_minority": True,
-        "f1_macro": True,
-        "f1_micro": True,
-        "f1_weighted": True,
-        "precision_macro": True,
-        "precision_micro": True,
-        "precision_weighted": True,
-        "recall_macro": True,
-        "recall_micro": True,
-        "recall_weighted": True,
-        "mcc": True,
-    },
-    "regression": {"mse": False, "loss": False, "mae": False, "r2": True, "pearson": True, "spearman": True},
-    "multilabel": {
-        "f1_micro": True,
-        "loss": False,
-        "f1_macro": True,
-        "f1_weighted": True,
-        "f1_samples": True,
-        "precision_micro": True,
-        "precision_macro": True,
-        "precision_weighted": True,
-        "recall_micro": True,
-        "recall_macro": True,
-        "recall_weighted": True,
-        "exact_match": True,
-        "hamming_loss": False,
-    },
-    "tagging": {
-        "f1": True,
-        "loss": False,
-        "precision": True,
-        "recall": True,
-        "accuracy": True,
-        "f1_macro": True,
-        "f1_weighted": True,
-    },
-    "causal_lm": {"loss": False, "perplexity": False},
-    "masked_lm": {"loss": False, "perplexity": False, "accuracy": True},
-}
 
 
 class StageConfig(Section):
@@ -85,6 +41,8 @@ class StageConfig(Section):
     task: TaskConfig
     augment: dict[str, AugmentConfig]
     """Augmenters of the train rows by name, applied in written order."""
+    objective: dict[str, ObjectiveConfig]
+    """What training makes small besides the loss of the task, by name."""
     balance: dict[str, BalanceConfig]
     """What is done about classes of unlike size, by name."""
     model: ModelConfig
@@ -121,6 +79,36 @@ class TrainConfig(StageConfig):
     def folder(self) -> Path:
         """Where the runs of this config lie."""
         return Path(self.output_dir) / (self.run_name or self.task.type)
+
+
+class AugmentVerbConfig(TrainConfig):
+    """Config of `augment`."""
+
+    preview: bool
+    """Whether rows are shown before and after, instead of written (--preview)."""
+    rows: Count
+    """Train rows that a preview shows."""
+    epoch: Annotated[int, Field(ge=0)]
+    """The epoch of training whose texts are shown, or written first."""
+    copies: Count
+    """How many epochs are written, one after another."""
+    output: Name | None
+    """File for the changed rows: .jsonl or .csv."""
+
+    @model_validator(mode="after")
+    def _has_something_to_do(self):
+        problems = []
+        if not any(isinstance(augment, TextAugment) for augment in self.augment.values()):
+            problems.append(
+                "augment: no augmenter of texts is chosen: augment=[drop,swap], or another of `llmtune list augment`"
+            )
+        if self.output is None and not self.preview:
+            problems.append("output: is not set: output=FILE.jsonl writes the rows, --preview shows some")
+        elif self.output is not None and not self.output.endswith((".jsonl", ".csv")):
+            problems.append(f"output: '{self.output}' ends neither in .jsonl nor in .csv, which are what is written")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
 
 class RunVerbConfig(Section):
@@ -173,6 +161,7 @@ VERB_CONFIGS: dict[str, type[Section]] = {
     "train": TrainConfig,
     "finetune": TrainConfig,
     "run": TrainConfig,
+    "augment": AugmentVerbConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "export": ExportVerbConfig,
@@ -288,9 +277,10 @@ def _rules(config: StageConfig):
         "augment: task=causal_lm joins its rows when they are prepared, so they cannot be augmented: use augment=none",
     )
     yield (
-        bool(data.feature_columns) and bool(config.augment),
-        "augment: augmenters change text, not numbers: use augment=none",
+        bool(data.feature_columns) and any(augment.type != "mixup" for augment in config.augment.values()),
+        "augment: all augmenters but mixup change text, not numbers: use augment=none or augment=mixup",
     )
+    yield from objective_rules.rules(config)
 
 
 def _balance_rules(config: StageConfig):
@@ -357,9 +347,8 @@ def _clean_rules(config: StageConfig):
     for name, section in config.clean.items():
         key = f"clean.{name}"
         yield (
-            section.type in CLEANERS_OF_TEXT and task.type == "tagging",
-            f"{key}: changes texts, and task=tagging has a tag for each word, which would not move along: "
-            f"leave it out with ~{key}",
+            isinstance(section, TextCleaner) and task.type == "tagging",
+            f"{key}: would move the words away from their tags: leave it out with ~{key}",
         )
         yield (
             section.type == "length" and section.min is None and section.max is None,

@@ -7,11 +7,8 @@ from llmtune.config.schema import StageConfig
 from llmtune.config.store import Library
 
 FREE_MAPPINGS = ("where", "label_map", "by_label")  # replaced as a whole: their keys are the user's own
-SEVERAL = (
-    "clean",
-    "augment",
-    "balance",
-)  # groups of which one wants several: a finetune section that has one replaces the first stage's
+# Groups of which one wants several: a finetune section that has one replaces the first stage's.
+SEVERAL = ("clean", "augment", "balance", "objective")
 FIRST_STAGE = "result of the first stage"  # the model path of a stage inside `run`, filled in when the stage starts
 
 

@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 
 from llmtune.config.explain import suggestion
 from llmtune.config.shipped import primary_config, shipped
-from llmtune.config.yaml_source import YamlFile, read_yaml
+from llmtune.config.yaml_source import YamlFile, read_primary, read_yaml
 from llmtune.errors import ConfigError
 
 ABSENT = object()
@@ -52,7 +52,7 @@ class Library:
 
     @cached_property
     def primary(self) -> YamlFile:
-        return read_yaml(primary_config(self.verb))
+        return read_primary(primary_config(self.verb))
 
     @cached_property
     def default_choices(self) -> dict[str, list[str]]:
@@ -114,6 +114,17 @@ class Library:
         """The packaged values of a group without types, such as training; empty for other groups."""
         file = shipped("configs") / group / "default.yaml"
         return dict(read_yaml(file).tree) if file.is_file() else {}
+
+    def complete_entries(self, tree: dict[str, Any]) -> None:
+        """In groups of which one wants several, give an entry the packaged values of its type that it lacks; in place."""
+        for group, entries in tree.items():
+            if group == "finetune" and isinstance(entries, dict):
+                self.complete_entries(entries)
+            elif group in self.groups and isinstance(entries, dict) and "type" not in entries:
+                for name, entry in entries.items():
+                    if isinstance(entry, dict) and "type" in entry:
+                        packaged = self.option_of_type(group, entry["type"])
+                        entries[name] = {key: value for key, value in packaged.items() if value != "???"} | entry
 
     def packaged_value(self, tree: dict, path: tuple[str, ...]) -> Any:
         """What the packaged config has at a key path of a composed tree; `ABSENT` where it has no such key."""

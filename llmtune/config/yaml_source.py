@@ -41,6 +41,17 @@ _Loader.add_implicit_resolver(
 )
 
 
+def read_primary(path: Path) -> YamlFile:
+    """A verb's primary config; one that starts from another's, as its first default, has the values of that one, too."""
+    file = read_yaml(path)
+    first = file.tree["defaults"][0]
+    if not isinstance(first, str) or first == "_self_":
+        return file
+    base = read_primary(path.with_name(f"{first}.yaml"))
+    defaults = [*base.tree["defaults"], *file.tree["defaults"][1:]]
+    return YamlFile(path, {**base.tree, **file.tree, "defaults": defaults}, file.lines)
+
+
 def read_yaml(path: Path) -> YamlFile:
     """Read one mapping.
 

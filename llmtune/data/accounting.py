@@ -17,6 +17,7 @@ DROPPED = "dropped.jsonl"  # all rows that were left out or flagged for a reason
 NUM_EXAMPLES = 5
 _SHOWN = 120  # characters of an example's text
 _ROWS = 20_000  # that are written at once
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 Account = dict[str, list[dict[str, Any]]]
 
@@ -90,7 +91,7 @@ class Ledger:
         try:
             for row in rows:
                 file = file or self._file.open("a", encoding="utf-8")
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(_ENCODER.encode(row) + "\n")
                 if len(examples) < NUM_EXAMPLES:
                     place = f"{row['file']}:{row['row']}"
                     shown = {name: row[name] for name in ("reason", "detail", "label") if name in row}

@@ -10,6 +10,7 @@ from llmtune.randomness import generator
 # Examples of similar length are looked for among this many batches: enough for little padding, few enough for a
 # different company in every epoch.
 POOL_BATCHES = 64
+_PIECE = 1 << 16  # examples whose lengths are Python numbers at a time
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,12 @@ def plan_epoch(lengths_N: np.ndarray, rule: BatchRule, *, seed: int, epoch: int)
         epoch: from 0.
     """
     rng = generator(seed, "order", epoch)
-    order = rng.permutation(len(lengths_N))
+    order = rng.permutation(np.arange(len(lengths_N), dtype=np.int32))
     if rule.group_by_length:
         pool = POOL_BATCHES * _examples_per_batch(lengths_N, rule)
-        pools = [order[i : i + pool] for i in range(0, len(order), pool)]
-        order = np.concatenate([p[np.argsort(lengths_N[p], kind="stable")] for p in pools]) if pools else order
+        for i in range(0, len(order), pool):
+            part = order[i : i + pool]
+            part[:] = part[np.argsort(lengths_N[part], kind="stable")]
     batches = _cut(order, lengths_N, rule)
     return [batches[i] for i in rng.permutation(len(batches))] if rule.group_by_length else batches
 
@@ -82,9 +84,10 @@ def _cut(order: np.ndarray, lengths_N: np.ndarray, rule: BatchRule) -> list[np.n
     if rule.max_tokens is None:
         return [order[i : i + rule.batch_size] for i in range(0, len(order), rule.batch_size)]
     batches, start, longest = [], 0, 0
-    for i, index in enumerate(order):
-        longest = max(longest, int(lengths_N[index]))
-        if i > start and longest * (i - start + 1) > rule.max_tokens:
-            batches.append(order[start:i])
-            start, longest = i, int(lengths_N[index])
+    for first in range(0, len(order), _PIECE):
+        for i, length in enumerate(lengths_N[order[first : first + _PIECE]].tolist(), first):
+            longest = max(longest, length)
+            if i > start and longest * (i - start + 1) > rule.max_tokens:
+                batches.append(order[start:i])
+                start, longest = i, length
     return [*batches, order[start:]] if len(order) else []

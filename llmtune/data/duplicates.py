@@ -42,18 +42,18 @@ def near_clusters(columns: Columns, *, threshold: float, shingle_size: int, spoo
     first_N = np.where(is_blank, rows_N, _first_of(_hashes(texts, minhash.plain)))
     distinct = np.flatnonzero((first_N == rows_N) & ~is_blank)
     signed = _signed(texts, distinct, shingle_size, spool)
-    pairs = np.empty((2, 0), np.int64)
+    labels, tested = np.arange(len(distinct)), np.empty(0, np.int64)
     for keys in _bands(signed, threshold):
         order = np.argsort(keys, kind="stable")
         starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]) != 0) if len(order) else order
         group_first = np.repeat(order[starts], np.diff(starts, append=len(order)))
         before = np.concatenate([order[:1], order[:-1]])
         before[starts] = order[starts]
-        found = np.concatenate([np.stack([group_first, order]), np.stack([before, order])], axis=1)
-        found = _likely(signed, signed, found[:, found[0] != found[1]], threshold)
-        pairs = np.unique(np.concatenate([pairs, found], axis=1), axis=1)
-    pairs = distinct[_near(texts, distinct, texts, distinct, pairs, threshold, shingle_size)]
-    return _components(first_N, *pairs)
+        pairs = np.concatenate([np.stack([group_first, order]), np.stack([before, order])], axis=1)
+        pairs, tested = _untested(pairs[:, labels[pairs[0]] != labels[pairs[1]]], tested, len(distinct))
+        pairs = _likely(signed, signed, pairs, threshold)
+        labels = _components(labels, *_near(texts, distinct, texts, distinct, pairs, threshold, shingle_size))
+    return _components(first_N, distinct[labels], distinct)
 
 
 def exact_matches(columns: Columns, others: Columns) -> np.ndarray:
@@ -70,7 +70,7 @@ def exact_matches(columns: Columns, others: Columns) -> np.ndarray:
 def near_matches(
     columns: Columns, others: Columns, *, threshold: float, shingle_size: int, spool: Spool | None = None
 ) -> np.ndarray:
-    """For each row the first row of another table that is a near pair with it, or -1; int64 [N]. See `near_clusters`."""
+    """For each row a row of another table that is a near pair with it, or -1; int64 [N]. See `near_clusters`."""
     texts, other_texts = _joined(columns), _joined(others)
     hashes_M = _hashes(other_texts, minhash.plain)
     found_N = _lookup(_hashes(texts, minhash.plain), hashes_M)
@@ -78,18 +78,18 @@ def near_matches(
     open_rows = np.flatnonzero((found_N < 0) & ~_is_blank(texts))
     distinct = np.flatnonzero((_first_of(hashes_M) == np.arange(len(hashes_M))) & ~_is_blank(other_texts))
     signed, other_signed = (_signed(t, rows, shingle_size, spool) for t, rows in ((texts, open_rows), (other_texts, distinct)))
-    pairs = np.empty((2, 0), np.int64)
+    is_open, tested = np.ones(len(open_rows), bool), np.empty(0, np.int64)
     for keys, other_keys in zip(_bands(signed, threshold), _bands(other_signed, threshold), strict=True):
         order = np.argsort(other_keys, kind="stable")
         starts, ends = (np.searchsorted(other_keys[order], keys, side=side) for side in ("left", "right"))
-        for number in range(_CANDIDATES):
-            rows = np.flatnonzero(starts + number < ends)
-            found = np.stack([rows, order[starts[rows] + number]])
-            pairs = np.concatenate([pairs, _likely(signed, other_signed, found, threshold)], axis=1)
-        pairs = np.unique(pairs, axis=1)
-    mine, theirs = _near(texts, open_rows, other_texts, distinct, pairs, threshold, shingle_size)
-    mine, theirs = open_rows[mine], distinct[theirs]
-    found_N[mine[::-1]] = theirs[::-1]  # sorted pairs: the first one is written last
+        ends = np.where(is_open, np.minimum(ends, starts + _CANDIDATES), starts)
+        rows = np.repeat(np.arange(len(keys)), ends - starts)
+        places = np.arange(len(rows)) - np.repeat(np.cumsum(ends - starts) - ends, ends - starts)
+        pairs, tested = _untested(np.stack([rows, order[places]]), tested, len(distinct))
+        pairs = _likely(signed, other_signed, pairs, threshold)
+        mine, theirs = _near(texts, open_rows, other_texts, distinct, pairs, threshold, shingle_size)[:, ::-1]
+        found_N[open_rows[mine]] = distinct[theirs]  # of sorted pairs the first one is written last
+        is_open[mine] = False
     return found_N
 
 
@@ -152,31 +152,37 @@ def _slices(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def _signed(texts: pa.ChunkedArray, rows: np.ndarray, shingle_size: int, spool: Spool | None) -> np.ndarray:
-    """Signatures of some rows, uint32 [P, rows]."""
-    signed = (spool or Spool()).array((minhash.NUM_HASHES, len(rows)), np.dtype(np.uint32))
+    """Signatures of some rows, uint32 [rows, P]."""
+    signed = (spool or Spool()).array((len(rows), minhash.NUM_HASHES), np.dtype(np.uint32))
     done = 0
     for part in _slices(rows, _ROWS):
-        signed[:, done : done + len(part)] = minhash.signatures(minhash.plain(_taken(texts, part)), size=shingle_size)
+        signed[done : done + len(part)] = minhash.signatures(minhash.plain(_taken(texts, part)), size=shingle_size).T
         done += len(part)
     return signed
 
 
-def _bands(signed_PN: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
+def _bands(signed_NP: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
     """A hash of each band of the signatures, int64 [N]."""
     size = minhash.bands(threshold)
     for start in range(0, minhash.NUM_HASHES - size + 1, size):
-        keys = np.zeros(signed_PN.shape[1], np.uint64)
-        for row in signed_PN[start : start + size]:
-            keys = (keys ^ row) * np.uint64(0x9E3779B97F4A7C15)
+        keys = np.zeros(len(signed_NP), np.uint64)
+        for column in signed_NP[:, start : start + size].T:
+            keys = (keys ^ column) * np.uint64(0x9E3779B97F4A7C15)
             keys ^= keys >> np.uint64(29)
         yield keys.view(np.int64)
 
 
-def _likely(signed_PN: np.ndarray, others_PM: np.ndarray, pairs: np.ndarray, threshold: float) -> np.ndarray:
+def _untested(pairs: np.ndarray, tested: np.ndarray, num_others: int) -> tuple[np.ndarray, np.ndarray]:
+    """Those pairs that were not tested before, each once and sorted, and all that are then; a tested pair is one number."""
+    codes = np.setdiff1d(pairs[0] * num_others + pairs[1], tested)
+    return np.stack([codes // max(num_others, 1), codes % max(num_others, 1)]), np.union1d(tested, codes)
+
+
+def _likely(signed_NP: np.ndarray, others_MP: np.ndarray, pairs: np.ndarray, threshold: float) -> np.ndarray:
     """Those pairs whose signatures speak for it."""
     kept = [pairs[:, :0]]
     for mine, theirs in _slices(pairs, _ROWS):
-        estimates = (signed_PN[:, mine] == others_PM[:, theirs]).mean(0)
+        estimates = (signed_NP[mine] == others_MP[theirs]).mean(1)
         kept.append(np.stack([mine, theirs])[:, estimates >= threshold - _MARGIN])
     return np.concatenate(kept, axis=1)
 

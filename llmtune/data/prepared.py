@@ -142,9 +142,11 @@ class _Runs(_Mapped):
 
     def lengths(self, num_rows: int) -> np.ndarray:
         """Items of each row, int32."""
-        batches, places = self._find(np.arange(num_rows))
-        at = self._offset_starts[batches] + places
-        return self._offsets[at + 1] - self._offsets[at]
+        found = np.empty(num_rows, dtype=np.int32)
+        bounds = [*self._first_rows.tolist(), num_rows]
+        for start, end, first in zip(bounds, bounds[1:], self._offset_starts.tolist(), strict=False):
+            found[start:end] = np.diff(self._offsets[first : first + end - start + 1])
+        return found
 
     def take(self, indices: np.ndarray) -> list[Any]:
         batches, places = self._find(indices)

@@ -126,6 +126,11 @@ def fingerprint(data: DataConfig) -> list[list]:
     return [folders.fingerprint(*file) if file[0].is_dir() else _file_fingerprint(*file) for file in files]
 
 
+def files(data: DataConfig) -> list[Path]:
+    """The source files of all splits; none if they come from the hub."""
+    return [] if isinstance(data, HubData) else [path for split in SPLITS for path, _ in _files(data, split)]
+
+
 def is_plain_text(data: DataConfig) -> bool:
     """Whether the rows are lines of plain text, which carry their own line ends."""
     return isinstance(data, FilesData) and all(_format(data, path, name)[0] == "text" for path, name in _files(data, "train"))

@@ -45,6 +45,9 @@ class Spool:
             if self._folder is not None and size > self._limit:
                 parts += [*self._on_disk(held)]
                 held, size = [], 0
+        if parts:
+            parts += [*self._on_disk(held)]
+            held = []
         parts += [pa.Table.from_batches([*run]) for _, run in groupby(held, key=lambda batch: batch.schema)]
         return pa.concat_tables(parts, promote_options="default").unify_dictionaries() if parts else None
 

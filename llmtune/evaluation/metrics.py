@@ -15,7 +15,7 @@ from datasets import Features, Value
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from llmtune.config.schema import METRICS
+from llmtune.config.metrics import METRICS
 from llmtune.evaluation.tally import Tally
 
 AVERAGES = ("macro", "micro", "weighted")

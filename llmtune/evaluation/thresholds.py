@@ -119,16 +119,19 @@ def _best_cut(
     gaps_N, rivals_N, references_N = gaps_N[order], rivals_N[order], references_N[order]
     taken_N = np.arange(1, len(order) + 1)
     hits_N = np.cumsum(references_N == label)
-    sums = np.concatenate([[0.0], weights_C[label] * 2 * hits_N / (taken_N + support_C[label])])
-    for rival in np.flatnonzero((weights_C > 0) & (np.arange(len(weights_C)) != label)):
-        rows = np.flatnonzero(rivals_N == rival)
+    changes = np.zeros(len(order) + 1)  # of what the rivals' F1 add up to, before the first row and with each row
+    by_rival = np.argsort(rivals_N, kind="stable")
+    bounds = np.searchsorted(rivals_N[by_rival], np.arange(len(weights_C) + 1))
+    for rival in np.flatnonzero((weights_C > 0) & (np.diff(bounds) > 0)):
+        rows = by_rival[bounds[rival] : bounds[rival + 1]]
         left = len(rows) - np.arange(len(rows) + 1)
         is_hit = references_N[rows] == rival
         hits = is_hit.sum() - np.concatenate([[0], np.cumsum(is_hit)])
         scores = weights_C[rival] * 2 * hits / (left + support_C[rival])
-        change = np.zeros(len(sums))
-        change[0], change[rows + 1] = scores[0], np.diff(scores)
-        sums += np.cumsum(change)
+        changes[0] += scores[0]
+        changes[rows + 1] = np.diff(scores)
+    sums = np.cumsum(changes)
+    sums[1:] += weights_C[label] * 2 * hits_N / (taken_N + support_C[label])
     edges = np.concatenate([[gaps_N[0] - 2], gaps_N, [gaps_N[-1] + 2]])
     lows, highs = edges[:-1], edges[1:]
     is_best = (sums >= sums[lows < highs].max() - 1e-12) & (lows < highs)

@@ -1,6 +1,6 @@
 """What every task is to the rest of the house. B: examples of a batch, L: tokens of the longest, F: numeric features."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -54,11 +54,14 @@ class LossTerms:
 
     Attributes:
         sum: the loss summed over the targets, a scalar that carries gradient.
-        parts: named shares of `sum` for the log.
+        parts: named shares of `sum` for the log, scalars without gradient; the same names for every batch of a run.
     """
 
     sum: Tensor
-    parts: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+LossOf = Callable[[nn.Module, Batch], LossTerms]  # what is made small: the task's loss, or an objective around it
 
 
 @dataclass(frozen=True)

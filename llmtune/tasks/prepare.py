@@ -10,7 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmtune import console
+from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
+from llmtune.config.sections.model import TaskConfig
+from llmtune.config.sections.split import SplitConfig
 from llmtune.data import forms, prepared, sources
 from llmtune.data import split as splits
 from llmtune.data import tokenizer as tokenizers
@@ -30,7 +33,7 @@ from llmtune.tasks.registry import rebuild
 from llmtune.tasks.tagging import TaggingTask
 from llmtune.tasks.text import TextInputs, as_numbers
 
-CHUNK_ROWS, CHUNK_BYTES = 10_000, 8 << 20  # that are worked on at once
+CHUNK_ROWS, CHUNK_BYTES = 10_000, 4 << 20  # that are worked on at once
 LONGEST_BY_DEFAULT = 512
 
 
@@ -73,6 +76,26 @@ def load_rows(
     if unused:
         console.notice(f"data.label_map renames {listed(sorted(unused))}, which is the label of no row")
     return tables
+
+
+def load_splits(
+    data: DataConfig,
+    split: SplitConfig,
+    clean: dict[str, CleanConfig],
+    task: TaskConfig,
+    *,
+    seed: int,
+    spool: Spool,
+    ledger: Ledger,
+) -> dict[str, pa.Table]:
+    """The canonical tables of the train, validation and test rows, cleaned, as they are before a task encodes them."""
+    needs_label, form = task.type in forms.NEED_LABEL, forms.OF_TASK[task.type]
+    also = splits.also_read(split, data)
+    tables = load_rows(data, need_label=needs_label, form=form, seed=seed, spool=spool, also=also, ledger=ledger)
+    given = cleaning.before_split(tables, clean, ledger=ledger, spool=spool)
+    tables = splits.split(given, split, seed=seed, stratify=task.type == "classification", spool=spool)
+    ledger.enter_split(given, tables)
+    return cleaning.after_split(tables, clean, seed=seed, ledger=ledger, spool=spool)
 
 
 def task_of(ready: Prepared) -> Task:
@@ -130,16 +153,8 @@ class _Builder:
 
     def build(self, directory: Path) -> dict[str, Any]:
         """Write all splits and the tokenizer below `directory`; returns the meta data."""
-        needs_label, form = self.task.type in forms.NEED_LABEL, forms.OF_TASK[self.task.type]
         spool, ledger = Spool(directory), Ledger(directory)
-        also = splits.also_read(self.split, self.data)
-        how = {"need_label": needs_label, "form": form, "seed": self.seed, "spool": spool}
-        tables = load_rows(self.data, **how, also=also, ledger=ledger)
-        is_classification = self.task.type == "classification"
-        given = cleaning.before_split(tables, self.clean, ledger=ledger, spool=spool)
-        tables = splits.split(given, self.split, seed=self.seed, stratify=is_classification, spool=spool)
-        ledger.enter_split(given, tables)
-        tables = cleaning.after_split(tables, self.clean, seed=self.seed, ledger=ledger, spool=spool)
+        tables = load_splits(self.data, self.split, self.clean, self.task, seed=self.seed, spool=spool, ledger=ledger)
         description, facts = self._describe(tables["train"], directory)
         task = rebuild(description, directory / "tokenizer" if facts else None)
         counts = {}
@@ -154,7 +169,7 @@ class _Builder:
             "task": description,
             "tokenizer": facts,
             "splits": {name: counter.facts() for name, counter in counts.items()},
-            "account": ledger.account,
+            "account": {name: ledger.account[name] for name in tables},
         }
 
     def _describe(self, train: pa.Table, directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,13 +12,15 @@ import torch
 from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
 
 from llmtune.data import tokenizer as tokenizers
+from llmtune.data.augment.tokens import TokenAugmenter
+from llmtune.data.augment.variants import Variants
 from llmtune.data.sources import place
 from llmtune.data.words import WordEncoder, word_encoder
 from llmtune.errors import DataError
 from llmtune.randomness import generator
 from llmtune.tasks.base import Draw
 
-Augmenter = Callable[[str, np.random.Generator], str]
+Augmenter = Callable[[Mapping[str, str], np.random.Generator], dict[str, str]]  # text, and text_pair if there is one
 
 _MANY = 100  # rows, from which on it is worth while to look for words that come up again
 _PART = 1 << 22  # bytes of text that are tokenized at once, if it is more than a row
@@ -34,12 +36,17 @@ class TextInputs:
         pad_token_id: fills up the shorter rows.
         token_types: whether the model tells the two texts of a pair apart by `token_type_ids`.
         has_pairs: whether a row is a pair of texts.
+
+    Attributes:
+        variants, augmenter, token_augmenter: what changes rows in training, one after the other.
     """
 
     def __init__(self, tokenizer_dir: Path | None, *, max_length: int, pad_token_id: int, token_types: bool, has_pairs: bool):
         self.tokenizer_dir, self.max_length = tokenizer_dir, max_length
         self.pad_token_id, self.token_types, self.has_pairs = pad_token_id, token_types, has_pairs
+        self.variants: Variants | None = None
         self.augmenter: Augmenter | None = None
+        self.token_augmenter: TokenAugmenter | None = None
         self._num_truncated = 0
 
     def describe(self) -> dict[str, Any]:
@@ -103,17 +110,36 @@ class TextInputs:
         return [row.ids or [self.pad_token_id] for row in encoded], offsets
 
     def augment(self, examples: Sequence[dict], draw: Draw) -> Sequence[dict]:
-        """The examples with texts changed at random and tokenized again; each draw depends on epoch, row and repeat alone."""
-        if self.augmenter is None or not draw.training:
+        """The examples changed at random: a variant, its text, its tokens; draws depend on epoch, row and repeat alone."""
+        if not draw.training:
             return examples
-        changed = []
-        for example in examples:
-            rng = generator(draw.seed, "augment", draw.epoch, example["id"], example.get("repeat", 0))
-            changed.append({k: self.augmenter(example[k], rng) for k in ("text", "text_pair") if k in example})
+        if self.variants is not None:
+            examples = [self.variants.drawn(example, draw.seed, draw.epoch) for example in examples]
+        if self.variants is not None or self.augmenter is not None:
+            examples = self._augment_texts(examples, draw)
+        if self.token_augmenter is not None:
+            examples = [self._augment_tokens(example, draw) for example in examples]
+        return examples
+
+    def _augment_texts(self, examples: Sequence[dict], draw: Draw) -> list[dict]:
+        """The examples with texts changed and tokenized again."""
+        changed = [self.augmented_texts(example, draw) for example in examples]
         pairs = [texts["text_pair"] for texts in changed] if "text_pair" in changed[0] else None
         encoded = self.encode([texts["text"] for texts in changed], pairs)  # at once: a call for each row takes longer
         rows = ({name: np.asarray(values[i]) for name, values in encoded.items()} for i in range(len(changed)))
         return [{**example, **texts, **row} for example, texts, row in zip(examples, changed, rows, strict=True)]
+
+    def augmented_texts(self, example: dict, draw: Draw) -> dict[str, str]:
+        """The texts of one row, or of its variant, as an epoch sees them."""
+        texts = {k: example[k] for k in ("text", "text_pair") if k in example}
+        if self.augmenter is None:
+            return texts
+        return self.augmenter(texts, generator(draw.seed, "augment", draw.epoch, example["id"], example.get("repeat", 0)))
+
+    def _augment_tokens(self, example: dict, draw: Draw) -> dict:
+        rng = generator(draw.seed, "augment tokens", draw.epoch, example["id"], example.get("repeat", 0))
+        columns = {name: np.asarray(example[name]) for name in ("input_ids", "token_type_ids") if name in example}
+        return {**example, **self.token_augmenter(columns, rng)}
 
     def pad(self, examples: Sequence[dict]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Model inputs [B, L] and lengths [B], padded on the right."""

@@ -23,16 +23,20 @@ def summed_loss(model: nn.Module, inputs: dict[str, Tensor], labels_BL: Tensor) 
     at_T = (labels_BL.flatten() != IGNORED).nonzero().squeeze(-1)
     labels_T = labels_BL.flatten()[at_T]
     head = _output_layer(model)
-    if head is None:
-        logits_TV = model(**inputs, **_uncached(model)).logits.flatten(0, 1)[at_T]
-        return F.cross_entropy(logits_TV.float(), labels_T, reduction="sum")
-    if not _is_chunked(model, head, len(at_T)):
-        with _only_at(head, at_T):
-            logits_TV = model(**inputs, **_uncached(model)).logits
-        return F.cross_entropy(logits_TV.float(), labels_T, reduction="sum")
+    if head is None or not _is_chunked(model, head, len(at_T)):
+        return F.cross_entropy(logits_at(model, inputs, at_T).float(), labels_T, reduction="sum")
     with _only_at(head, at_T), _left_out(head):
         hidden_TH = model(**inputs, **_uncached(model)).logits
     return _ChunkedLoss.apply(hidden_TH, head.weight, head.bias, labels_T)
+
+
+def logits_at(model: nn.Module, inputs: dict[str, Tensor], at_T: Tensor) -> Tensor:
+    """Logits [T, V] of these positions of the flattened batch alone."""
+    head = _output_layer(model)
+    if head is None:
+        return model(**inputs, **_uncached(model)).logits.flatten(0, 1)[at_T]
+    with _only_at(head, at_T):
+        return model(**inputs, **_uncached(model)).logits
 
 
 def _uncached(model: nn.Module) -> dict[str, bool]:

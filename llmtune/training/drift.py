@@ -11,7 +11,7 @@ from llmtune.training.checkpoint import State
 
 # What is told of a difference where the values are hashes.
 DIGESTS = {
-    "data": "data: a source file has changed, or llmtune reads it in another way",
+    "data": "data: a source file has changed, or the model that wrote variants, or llmtune reads them in another way",
     "frozen": "frozen: the weights that it started from have changed",
 }
 # The config keys behind an entry of the fingerprint, or sections: `data` covers all keys below `data`.

@@ -5,6 +5,7 @@ rows is zero at every step; without them there is that much less to clear, clip,
 weight decay spares them, as it spares everything that does not learn.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class LiveRows(nn.Embedding):
             self._is_stale = False
 
 
-def install(model: nn.Module, split: Split, *, pad_token_id: int | None) -> None:
+def install(model: nn.Module, split: Split, *, pad_token_id: int | None, also: Sequence[int] = ()) -> None:
     """Exchange the word vectors of a model for those that the rows of a split read, where that is exact and saves work.
 
     Exact it is where nothing else reads the vectors, and where no token comes up that the split does not hold.
@@ -82,6 +83,7 @@ def install(model: nn.Module, split: Split, *, pad_token_id: int | None) -> None
         model: opened for tuning, on its device.
         split: the train rows.
         pad_token_id: that fills up shorter rows; None if rows are no tokens.
+        also: tokens that training reads besides.
     """
     whole = model.get_input_embeddings() if "input_ids" in split.names else None
     if type(whole) is not nn.Embedding or not whole.weight.requires_grad or whole.max_norm is not None:
@@ -90,8 +92,8 @@ def install(model: nn.Module, split: Split, *, pad_token_id: int | None) -> None
     names = [name for name, module in model.named_modules(remove_duplicate=False) if module is whole]
     if len(owners) > 1 or len(names) > 1 or whole.scale_grad_by_freq or whole.sparse:
         return
-    padding = {token for token in (pad_token_id, whole.padding_idx) if token is not None}
-    rows = read_rows(split, num_rows=whole.num_embeddings, also=sorted(padding))
+    more = {token for token in (pad_token_id, whole.padding_idx, *also) if token is not None}
+    rows = read_rows(split, num_rows=whole.num_embeddings, also=sorted(more))
     if len(rows) <= MOST_READ * whole.num_embeddings:
         parent, _, name = names[0].rpartition(".")
         setattr(model.get_submodule(parent), name, LiveRows(whole, torch.from_numpy(rows).to(whole.weight.device)))

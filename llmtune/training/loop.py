@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from llmtune.errors import DivergedError
 from llmtune.failures import is_out_of_memory
 from llmtune.randomness import draw_key
-from llmtune.tasks.base import Batch, LossTerms
+from llmtune.tasks.base import Batch, LossOf
 from llmtune.training.distributed import Ranks
 from llmtune.training.memory import OutOfMemory
 from llmtune.training.plan import Window
 from llmtune.training.precision import Compute
-
-LossOf = Callable[[nn.Module, Batch], LossTerms]  # what is made small: the task's loss, or an objective around it
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class StepResult:
         num_examples, num_tokens, num_positions: of all ranks; positions count padding too.
         seconds: wall clock, waiting for data included.
         wait_seconds: spent waiting for data.
+        parts: of the loss, by name, where it has several.
     """
 
     step: int
@@ -47,6 +46,7 @@ class StepResult:
     num_positions: int
     seconds: float
     wait_seconds: float
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 def train_steps(
@@ -82,14 +82,16 @@ def train_steps(
         num_targets = ranks.sum(sum(b.num_targets for b in window.batches)) or 1.0  # a window may hold nothing to predict
         model.train()
         losses: list[Tensor] = []
+        parts: dict[str, Tensor | float] = {}
         for micro, batch in enumerate(window.batches):
             if ranks.size == 1 and is_stopping():
                 return
             torch.manual_seed(draw_key(seed, "dropout", step, micro, ranks.rank))
             with ranks.no_sync(model, until_last=micro < len(window.batches) - 1):
                 # Ranks are averaged by DDP, so that the sum over all of them needs their number as a factor.
-                losses.append(_backward(model, loss_of, batch, compute, scaler, factor=ranks.size / num_targets))
-        loss = ranks.sum(float(sum(losses))) / num_targets
+                factor = ranks.size / num_targets
+                losses.append(_backward(model, loss_of, batch, compute, scaler, factor=factor, parts=parts))
+        loss, *shares = (v / num_targets for v in ranks.sums([float(sum(losses)), *map(float, parts.values())]))
         scaler.unscale_(optimizer)
         grad_norm = float(nn.utils.clip_grad_norm_(weights, max_grad_norm if max_grad_norm is not None else float("inf")))
         if not math.isfinite(loss) or not (scaler.is_enabled() or math.isfinite(grad_norm)):
@@ -103,21 +105,29 @@ def train_steps(
         now = time.perf_counter()
         examples, tokens, positions = ranks.sums(_sizes(window.batches))
         lr = base_lrs[0] * factor
-        yield StepResult(
-            step + 1, window.epoch, window.ends_epoch, loss, lr, grad_norm, examples, tokens, positions, now - clock, waited
-        )
+        place, sizes, took = (step + 1, window.epoch, window.ends_epoch), (examples, tokens, positions), (now - clock, waited)
+        yield StepResult(*place, loss, lr, grad_norm, *sizes, *took, dict(zip(parts, shares, strict=True)))
         clock = time.perf_counter()
 
 
 def _backward(
-    model: nn.Module, loss_of: LossOf, batch: Batch, compute: Compute, scaler: torch.amp.GradScaler, *, factor: float
+    model: nn.Module,
+    loss_of: LossOf,
+    batch: Batch,
+    compute: Compute,
+    scaler: torch.amp.GradScaler,
+    *,
+    factor: float,
+    parts: dict[str, Tensor | float],
 ) -> Tensor:
-    """Add the gradients of one micro-batch, times a factor; returns its loss sum, float64."""
+    """Add the gradients of one micro-batch, times a factor, and its loss to the parts; returns its loss sum, float64."""
     try:
         with compute.autocast():
             terms = loss_of(model, batch.to(compute.device))
             loss = terms.sum * factor if batch.num_targets else terms.sum * 0.0
             scaler.scale(loss).backward()
+        for name, part in terms.parts.items():
+            parts[name] = parts.get(name, 0.0) + (part.double() if batch.num_targets else 0.0)
         return terms.sum.detach().double() if batch.num_targets else torch.zeros_like(terms.sum, dtype=torch.float64)
     except (RuntimeError, MemoryError) as e:
         if not is_out_of_memory(e):

@@ -22,8 +22,8 @@ class PlannedStep:
     Attributes:
         step, epoch: from 0.
         ends_epoch: whether it is the last of its epoch.
-        indices: row of each example, int64.
-        repeats: how often each of these rows came before in the same epoch, int64.
+        indices: row of each example, whole numbers.
+        repeats: how often each of these rows came before in the same epoch, likewise.
     """
 
     step: int
@@ -133,7 +133,9 @@ class TrainPlan:
         if epoch not in self._epochs:
             how = {"seed": self._seed, "epoch": epoch}
             if self._sampler is None:
-                steps = [(batch, np.zeros_like(batch)) for batch in plan_epoch(self._lengths_N, self._rule, **how)]
+                batches = plan_epoch(self._lengths_N, self._rule, **how)
+                none = np.zeros(max(map(len, batches)), dtype=np.int32)
+                steps = [(batch, none[: len(batch)]) for batch in batches]
             else:
                 rows, repeats = self._sampler.epoch(epoch)
                 places = plan_epoch(self._lengths_N[rows], self._rule, **how)

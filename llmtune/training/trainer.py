@@ -17,11 +17,11 @@ from llmtune.data.prepared import Split
 from llmtune.data.sampling import ClassSampler
 from llmtune.errors import CheckpointError, DivergedError, Interrupted, ResourceError
 from llmtune.files import write_json
-from llmtune.tasks.base import Task
+from llmtune.tasks.base import LossOf, Task
 from llmtune.training import checkpoint, drift, manifest, memory, optimizers, run_dir, schedules
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
-from llmtune.training.loop import LossOf, StepResult, train_steps
+from llmtune.training.loop import StepResult, train_steps
 from llmtune.training.memory import OutOfMemory
 from llmtune.training.plan import TrainPlan, Window, windows
 from llmtune.training.precision import Compute
@@ -355,6 +355,7 @@ class Trainer:
             "step",
             step=result.step,
             **facts,
+            **({"parts": result.parts} if result.parts else {}),
             tokens_per_second=round(sum(r.num_tokens for r in self._recent) / seconds, 1),
             padding_share=round(self._padding(self._recent), 4),
             wait_share=round(sum(r.wait_seconds for r in self._recent) / seconds, 4),

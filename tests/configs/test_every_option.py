@@ -20,10 +20,13 @@ NEEDS = {
     ("model", "mlp"): ["data.feature_columns=[x]"],
     ("tuning", "head"): ["model=bert", "model.pretrained=a/b"],
     ("tuning", "lora"): ["model=bert", "model.pretrained=a/b"],
+    ("split", "grouped"): ["split.group_column=author"],
+    ("split", "time"): ["split.time_column=day"],
     ("tokenizer", "pretrained"): ["model=bert", "model.pretrained=a/b"],
     ("balance", "class_weights"): ["balance.class_weights.by_label={rare: 5}"],
     ("task", "causal_lm"): ["model=gpt"],
     ("task", "masked_lm"): ["model=bert"],
+    ("augment", "contextual"): ["augment.contextual.model=a/b"],
 }
 
 
@@ -67,9 +70,12 @@ def test_recipe_has_a_header_and_stays_short(name: str):
 
 @pytest.mark.parametrize("verb", VERB_CONFIGS)
 def test_verb_decodes_and_saves(verb: str):
-    args = {"evaluate": ["run=runs/x"], "predict": ["run=runs/x"], "export": ["run=runs/x"]}.get(
-        verb, ["data.train_file=x.csv"]
-    )
+    args = {
+        "augment": ["data.train_file=x.csv", "augment=drop", "preview=true"],
+        "evaluate": ["run=runs/x"],
+        "predict": ["run=runs/x"],
+        "export": ["run=runs/x"],
+    }.get(verb, ["data.train_file=x.csv"])
     args += ["model=run", "model.path=runs/x"] if verb == "finetune" else []
     composed = compose.compose(verb, args)
     assert compose.decode(yaml.safe_load(compose.to_yaml(composed.tree)), VERB_CONFIGS[verb]) == composed.config

@@ -1,11 +1,12 @@
 """The grammar of the command line, as a person who knows Hydra expects it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from llmtune.cli import quote
-from llmtune.config import compose
+from llmtune.config import compose, saved
 from llmtune.errors import ConfigError
 
 DATA = "data.train_file=x.csv"
@@ -66,11 +67,12 @@ def test_a_recipe_inherits_from_another(user_folder: Path):
 def test_list_groups():
     assert list(tree_of(DATA, "augment=[swap,drop]")["augment"]) == ["swap", "drop"]
     assert list(tree_of(DATA, "augment=[drop,swap]")["augment"]) == ["drop", "swap"]
-    assert tree_of(DATA, "augment=drop", "augment.drop.rate=.3")["augment"] == {"drop": {"type": "drop", "rate": 0.3}}
+    only = tree_of(DATA, "augment=drop", "augment.drop.rate=.3")["augment"]
+    assert list(only) == ["drop"] and (only["drop"]["type"], only["drop"]["rate"]) == ("drop", 0.3)
     assert tree_of(DATA, "augment=none")["augment"] == {}
     assert list(tree_of(DATA, "augment=[drop,swap]", "~augment.drop")["augment"]) == ["swap"]
     again = tree_of(DATA, "augment=[drop]", "+augment.again={type: drop, rate: .9}")["augment"]
-    assert list(again) == ["drop", "again"] and again["again"]["rate"] == 0.9
+    assert list(again) == ["drop", "again"] and again["again"] == {**again["drop"], "rate": 0.9}
 
 
 def test_export_may_be_none_one_or_both():
@@ -213,3 +215,25 @@ def test_a_number_for_a_text_wants_quotes():
     with pytest.raises(ConfigError, match="data.where.year: is 2020; expected text; put quotes around it"):
         tree_of(DATA, "data.where={year: 2020}")
     assert tree_of(DATA, "data.where={year: '2020'}")["data"]["where"] == {"year": "2020"}
+
+
+def test_what_an_entry_leaves_out_has_the_packaged_value(user_folder: Path):
+    (user_folder / "recipes" / "two.yaml").write_text(
+        "data: {train_file: a.csv, where: {type: files}}\n"
+        "augment: {mine: {type: swap, rate: .5}}\n"
+        "finetune: {augment: {other: {type: drop}}}\n"
+    )
+    tree = tree_of("+recipe=two", verb="run")
+    packaged = tree_of(DATA, "augment=[swap,drop]")["augment"]
+    assert tree["augment"] == {"mine": {**packaged["swap"], "rate": 0.5}}
+    assert tree["finetune"]["augment"] == {"other": packaged["drop"]}
+    assert tree["data"]["where"] == {"type": "files"}
+
+
+def test_an_older_run_gets_the_packaged_values_of_its_entries(tmp_path: Path):
+    composed = compose.compose("train", [DATA, "augment=drop"])
+    old = json.loads(json.dumps(composed.tree))
+    old["augment"] = {"drop": {"type": "drop", "rate": 0.1}}
+    saved.write(tmp_path / "config.yaml", old, header="old")
+    config, added = saved.read(tmp_path / "config.yaml")
+    assert config == composed.config and "augment.drop.probability=1.0" in added

@@ -13,7 +13,7 @@ from tests.pipeline.conftest import SMALL, Folder, read_lines, sentences, sha256
 
 COMMON = ["data.train_file=reviews.csv", "tokenizer.min_frequency=1", "training.log_every=1", "training.epochs=2"]
 MODELS = {
-    "lstm": [*SMALL["lstm"], "augment=[drop,swap]"],
+    "lstm": [*SMALL["lstm"], "augment=[synonyms,insert,drop,swap,characters,keyboard,casing,punctuation]"],
     "bert": [*SMALL["bert"], "task=masked_lm", "data.label_column=null"],
     "gpt": [*SMALL["gpt"], "task=causal_lm", "data.label_column=null", "tokenizer.max_length=16"],
 }

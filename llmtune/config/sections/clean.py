@@ -109,12 +109,3 @@ class Mislabelled(Section):
 
 TextCleaner = UnicodeForm | Mojibake | Html | Urls | Whitespace | ControlCharacters
 CleanConfig = Annotated[TextCleaner | Length | Duplicates | Leaks | Mislabelled, Field(discriminator="type")]
-
-CLEANERS_OF_TEXT = (
-    "unicode",
-    "mojibake",
-    "html",
-    "urls",
-    "whitespace",
-    "control",
-)  # types that change texts; others judge rows

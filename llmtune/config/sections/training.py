@@ -91,6 +91,7 @@ Drift = Literal[
     "compile",
     "torch",
     "transformers",
+    "augment",
 ]
 
 

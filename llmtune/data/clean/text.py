@@ -16,7 +16,10 @@ _COMMENT = re.compile(r"<!--(?:(?!<!--).)*?-->|<![a-z][^<>]*>", re.IGNORECASE | 
 _TAG = re.compile(r"</?[a-z](?:[^<>\"']|\"[^<\"]*\"|'[^<']*')*>", re.IGNORECASE)
 _PLAUSIBLE_TAG = r"<[A-Za-z/!]"
 # Of RFC 3986; what ends a sentence or closes a bracket behind an address is none of it.
-_URL = re.compile(r"\b(?:https?://|ftp://|www\.)[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*[A-Za-z0-9\-_~/#@$&*+=%]", re.IGNORECASE)
+_URL = re.compile(
+    r"(?<![a-z0-9])(?:https?://|ftp://|www\.)[a-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*[a-z0-9\-_~/#@$&*+=%]",
+    re.IGNORECASE | re.ASCII,
+)
 _PLAUSIBLE_URL = r"(?i)://|www\."
 # Characters that Python's str.split takes for white space, apart from the blank.
 _UNEVEN = r"^ | $|  |[\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"

@@ -1,5 +1,6 @@
 """Single rows drawn at random, with or without regard to their classes, or taken from the end. N: train rows."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +10,8 @@ import pyarrow as pa
 from llmtune.config.sections.split import SplitConfig
 from llmtune.errors import DataError
 from llmtune.randomness import generator
+
+_PIECE = 1 << 18  # rows that are sorted at once
 
 Sides = dict[str, np.ndarray]  # indices, or a mask, of the rows of each side but the train rows
 
@@ -104,7 +107,20 @@ def _in_proportion(size: int, is_taken: np.ndarray, order_N: np.ndarray, codes_N
         rest = np.where(counts < room, exact - counts, -np.inf)
         best = np.argsort(-rest, kind="stable")[: min(missing, int((counts < room).sum()))]
         counts[best] += 1
-    free = order_N[~is_taken[order_N]]
-    by_class = free[np.argsort(codes_N[free], kind="stable")]
-    starts = np.searchsorted(codes_N[by_class], np.arange(len(counts)))
-    return np.concatenate([by_class[start : start + count] for start, count in zip(starts, counts, strict=True)])
+    return np.concatenate([*_first_of_each(counts, is_taken, order_N, codes_N)])
+
+
+def _first_of_each(counts: np.ndarray, is_taken: np.ndarray, order_N: np.ndarray, codes_N: np.ndarray) -> Iterator[np.ndarray]:
+    """The first rows in an order that are not taken, so many of each class; a piece of the order at a time, to save memory."""
+    left = counts.copy()
+    for start in range(0, len(order_N), _PIECE):
+        piece = order_N[start : start + _PIECE]
+        piece = piece[~is_taken[piece]]
+        by_class = piece[np.argsort(codes_N[piece], kind="stable")]
+        codes = codes_N[by_class]
+        rank = np.arange(len(codes)) - np.searchsorted(codes, codes)  # within its class
+        chosen = rank < left[codes]
+        yield by_class[chosen]
+        left -= np.bincount(codes[chosen], minlength=len(left))
+        if not left.any():
+            return

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from llmtune.data.spool import Spool
+from llmtune.data.spool import Spool, batches_of
 
 
 def batch(start: int, *, rows: int = 3, label: bool = True, name: str = "a") -> pa.RecordBatch:
@@ -50,3 +50,11 @@ def test_a_large_table_lies_on_disk_and_leaves_no_file(tmp_path):
     assert pa.total_allocated_bytes() - before < made.nbytes / 3
     assert os.listdir(tmp_path) == []
     assert made["text"][299_999].as_py() == "text 299999"
+
+
+def test_batches_hold_so_many_rows_or_bytes():
+    table = pa.table({"text": ["a" * 1000] * 50 + ["b"] * 50})
+    sizes = [batch.num_rows for batch in batches_of(table, rows=40, size=10_000)]
+    assert sum(sizes) == 100 and max(sizes) <= 40 and max(sizes[:5]) <= 10
+    assert [batch.num_rows for batch in batches_of(table[:3], rows=40, size=10)] == [1, 1, 1]
+    assert list(batches_of(table[:0], rows=40, size=10)) == []

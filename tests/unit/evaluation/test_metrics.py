@@ -14,7 +14,7 @@ import sklearn.metrics
 
 from llmtune.config.schema import METRICS
 from llmtune.evaluation import metrics
-from llmtune.evaluation.tally import Tally
+from llmtune.evaluation.tally import Tally, total
 from llmtune.tasks.base import Scores
 from llmtune.tasks.multilabel import _sums as multilabel_sums
 from llmtune.tasks.tags import Scheme, names_of
@@ -91,6 +91,32 @@ def test_classification_by_hand():
     assert found["f1_macro"] == pytest.approx((0.8 + 0.5 + 2 / 3) / 3)
     assert found["f1_weighted"] == pytest.approx((3 * 0.8 + 2 * 0.5 + 2 / 3) / 6)
     assert found["accuracy"] == found["f1_micro"] == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_metrics_of_imbalance(num_classes):
+    rng = np.random.default_rng(num_classes)
+    references = rng.choice(num_classes, 300, p=np.array([0.8, *[0.2 / (num_classes - 1)] * (num_classes - 1)]))
+    predictions = np.where(rng.random(300) < 0.7, references, rng.integers(0, num_classes, 300))
+    found = classify(references, predictions, num_classes)
+    balanced = sklearn.metrics.balanced_accuracy_score(references, predictions)
+    rarest = int(np.bincount(references).argmin())
+    assert found["balanced_accuracy"] == pytest.approx(balanced, rel=1e-12)
+    assert found["f1_minority"] == found["per_class"][f"class {rarest}"]["f1"]
+
+
+def test_the_minority_has_rows():
+    assert classify([0, 0, 0, 1], [0, 2, 2, 1])["f1_minority"] == 1.0  # not class 2, which is predicted alone
+    assert classify([0, 1], [0, 0])["f1_minority"] == pytest.approx(2 / 3)  # the first of several
+
+
+def test_without_thresholds():
+    outputs = {"reference": np.array([0, 1, 1]), "prediction": np.array([0, 1, 1]), "unbiased": np.array([0, 0, 1])}
+    counted = total([tally(outputs, np.ones(3), np.ones(3)), Tally()])
+    found = metrics.compute("classification", counted, label_names=["a", "b"])
+    plain = classify([0, 1, 1], [0, 0, 1], 2)
+    assert found["accuracy"] == 1.0 and list(found)[-1] == "without_thresholds"
+    assert found["without_thresholds"] == {name: plain[name] for name in METRICS["classification"] if name != "loss"}
 
 
 def test_a_class_that_does_not_occur_counts_for_nothing():

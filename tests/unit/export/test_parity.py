@@ -17,7 +17,7 @@ from tests.unit.export.conftest import HUGGINGFACE
 def compare(tmp_path, monkeypatch):
     """`compare(task, change)`: the check of an export that gives the checkpoint's logits after `change(logits, batch)`."""
 
-    def run(task, change, *, factor=1.0):
+    def run(task, change, *, factor=1.0, **described):
         model, inputs = tiny.model("bert", task), tiny.batch(4, 6)
         for parameter in model.parameters():
             parameter.data *= factor
@@ -27,7 +27,9 @@ def compare(tmp_path, monkeypatch):
 
         monkeypatch.setattr(parity, "_loaded_again", lambda directory: exported)
         batch = Batch(inputs, {}, torch.arange(4), inputs["attention_mask"].sum(-1), 4.0)
-        return parity.check(HUGGINGFACE, Bundle(model, None, {"task": {"type": task}}, {}), tmp_path, [batch, batch])
+        return parity.check(
+            HUGGINGFACE, Bundle(model, None, {"task": {"type": task, **described}}, {}), tmp_path, [batch, batch]
+        )
 
     return run
 
@@ -40,6 +42,21 @@ def test_positions_of_padding_do_not_count(compare):
         return logits_BLV
 
     assert compare("masked_lm", spoil) == {"rows": 8, "max_difference": 0.0, "argmax_differences": 0, "tolerance": 1e-4}
+
+
+def test_the_decision_is_that_with_thresholds(compare):
+    """Two classes that the bias brings within a tie may change places; one that is far ahead without it does not count."""
+
+    def swap(logits, given):
+        logits[:, 1] += 9e-5
+        return logits
+
+    with torch.inference_mode():
+        row_C = tiny.model("bert", "classification")(**tiny.batch(4, 6)).logits.numpy()[0].astype(float)
+    bias = [-row_C[0] + 2e-4, -row_C[1], -50.0]
+    assert compare("classification", swap, label_bias=bias)["argmax_differences"] == 0
+    bias = [-row_C[0], -row_C[1] - 8e-5, -50.0]
+    assert compare("classification", swap, label_bias=bias)["argmax_differences"] == 0  # a tie within the tolerance
 
 
 @pytest.mark.parametrize("difference", [5e-5, 5e-4])

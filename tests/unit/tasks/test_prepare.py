@@ -263,8 +263,18 @@ def test_rows_are_cut_and_counted(prepared_rows, model):
         {"a.csv": csv([f"{long},0", f"{short},1", f"{long},1"])}, model=model, tokenizer=tokenizer, split=split
     )
     assert ready.splits["train"].lengths.tolist() == [6, 4 if model == "bert" else 2, 6]
-    assert ready.meta["splits"]["train"]["at_max_length"] == 2
+    assert ready.meta["splits"]["train"]["truncated"] == 2
+    assert ready.meta["account"]["train"][-1] == {"stage": "tokenized", "rows_in": 3, "rows_out": 3, "truncated": 2}
     assert ready.meta["task"]["max_length"] == 6
+
+
+@pytest.mark.parametrize("times", [1, 60])  # 60: word by word
+@pytest.mark.parametrize("pairs", [{}, {"text_pair_column": "text"}])
+def test_a_row_that_just_fits_is_not_cut(prepared_rows, times, pairs):
+    split, (fits, length) = {"validation_fraction": 0, "test_fraction": 0}, ("a b c", 7) if pairs else ("a b c d e f", 6)
+    rows = csv([f"{fits},0", "a b,1", f"{fits} g,1"] * times)
+    ready = prepared_rows({"a.csv": rows}, tokenizer={"max_length": length, "type": "word"}, split=split, **pairs)
+    assert ready.meta["splits"]["train"]["truncated"] == times
 
 
 def test_pairs_are_cut_together(prepared_rows):

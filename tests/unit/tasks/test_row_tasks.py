@@ -78,6 +78,26 @@ def test_scores_of_classes(classification, fixed, dtype):
     assert scores.weights.tolist() == [1.0] * 4 and scores.example_ids.tolist() == [10, 11, 12, 13]
 
 
+def test_a_bias_moves_the_decision_and_nothing_else(numbers, fixed):
+    plain, moved = (ClassificationTask(numbers, label_names=["a", "b", "c"], label_bias=b) for b in (None, [0.0, 0.0, 1.6]))
+    batch = plain.collate(examples("label", LABELS), Draw(0, 0))
+    with torch.no_grad():
+        before, after = (task.score(fixed(LOGITS.clone()), batch) for task in (plain, moved))
+    assert after.outputs["prediction"].tolist() == [2, 2, 1, 2]
+    assert after.outputs["unbiased"].tolist() == before.outputs["prediction"].tolist() and "unbiased" not in before.outputs
+    assert np.array_equal(after.outputs["probabilities"], before.outputs["probabilities"])
+    assert np.array_equal(after.loss_sums, before.loss_sums)
+
+
+def test_a_criterion_is_for_training_alone(classification, fixed):
+    batch = classification.collate(examples("label", LABELS), Draw(0, 0))
+    with torch.no_grad():
+        before = classification.score(fixed(LOGITS.clone()), batch).loss_sums
+        classification.criterion = lambda logits, labels: 3 * torch.ones(len(labels))
+        assert classification.loss(fixed(LOGITS.clone()), batch).sum == 12
+        assert np.array_equal(classification.score(fixed(LOGITS.clone()), batch).loss_sums, before)
+
+
 def test_mean_squared_error(regression, fixed):
     predicted, targets = torch.tensor([[1.0], [2.5], [-1.0]]), [0.5, 2.5, 1e3]
     model, batch = fixed(predicted.clone()), regression.collate(examples("target", targets), Draw(0, 0))
@@ -131,6 +151,7 @@ DESCRIPTIONS = [
     {"type": "causal_lm", "end_of_text": None, **TEXT},
     {"type": "causal_lm", "end_of_text": 3, **TEXT},
     {"type": "masked_lm", "mask_probability": 0.15, "mask_token_id": 4, "special_ids": [0, 1], "vocab_size": 30, **TEXT},
+    {"type": "classification", "label_names": ["a", "b"], "label_bias": [0.0, 1.5], **NUMERIC},
 ]
 
 
@@ -143,7 +164,7 @@ def test_a_task_is_what_it_tells_of_itself(description):
 
 @pytest.mark.parametrize("description", DESCRIPTIONS, ids=lambda d: d["type"])
 def test_a_description_with_a_gap(description):
-    for key in set(description) - {"feature_names"}:
+    for key in set(description) - {"feature_names", "label_bias"}:
         with pytest.raises(CheckpointError, match=f"lacks '{key}'"):
             rebuild({name: value for name, value in description.items() if name != key}, None)
 

@@ -14,6 +14,7 @@ from llmtune.tasks.base import Draw
 from llmtune.tasks.prepare import task_of
 from llmtune.tasks.text import TextInputs, as_numbers
 
+DROP = DropWords(type="drop", rate=0.5, probability=1.0, texts="both", protect=(), chinese="characters")
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa"
 
 
@@ -44,7 +45,7 @@ def augmented(prepared_rows):
         {"a.csv": "text,more,label\n" + rows}, model="bert", text_pair_column="more", split=split, tokenizer={"max_length": 40}
     )
     task = task_of(ready)
-    task.inputs.text.augmenter = registry.build({"drop": DropWords(type="drop", rate=0.5)})
+    task.inputs.text.augmenter = registry.build({"drop": DROP})
     stored = ready.splits["train"].rows(range(12))
     return task, [{**row, "id": i} for i, row in enumerate(stored)]
 
@@ -72,6 +73,14 @@ def test_seed_epoch_and_row_change_it(augmented):
     assert len(found) == 18
 
 
+def test_each_repeat_of_a_row_is_changed_in_its_own_way(augmented):
+    task, examples = augmented
+    found = {tuple(ids_of(task, [{**examples[0], "repeat": n}], Draw(0, 0))[0]) for n in range(6)}
+    assert len(found) == 6
+    first = ids_of(task, [{**examples[0], "repeat": 0}], Draw(0, 0))
+    assert first == ids_of(task, examples[:1], Draw(0, 0))
+
+
 def test_evaluation_sees_the_texts_as_they_are(augmented):
     task, examples = augmented
     found = ids_of(task, examples, Draw(1, 2, training=False))
@@ -91,7 +100,7 @@ def test_an_augmented_pair_is_tokenized_whole(augmented):
 
 def test_an_augmented_text_is_cut(augmented):
     task, examples = augmented
-    task.inputs.text.augmenter = lambda text, rng: text * 20
+    task.inputs.text.augmenter = lambda texts, rng: {name: text * 20 for name, text in texts.items()}
     assert task.collate(examples, Draw(0, 0)).inputs["input_ids"].shape == (12, 40)
 
 

@@ -40,6 +40,17 @@ def test_round_trip(saved):
     assert not list(saved.parent.glob(".*"))
 
 
+def test_a_file_that_comes_later_is_part_of_it(saved):
+    for content in ("[1]", "[2, 3]"):
+        (saved / checkpoint.THRESHOLDS).write_text(content)
+        manifest.add(saved, checkpoint.THRESHOLDS)
+        assert checkpoint.verify(saved)["files"][checkpoint.THRESHOLDS]["size"] == len(content)
+    assert checkpoint.verify(saved)["step"] == 3 and not list(saved.glob(".*"))
+    (saved / checkpoint.THRESHOLDS).write_text("[2, 4]")
+    with pytest.raises(CheckpointError, match="thresholds.json is damaged"):
+        checkpoint.verify(saved)
+
+
 @pytest.mark.parametrize("name", ["learned.safetensors", "optimizer.safetensors", "llmtune.json", "trainer.json"])
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "link"])
 def test_damage_is_noticed(saved, name, harm):

@@ -1,0 +1,1 @@
+"""What training makes small: the loss of the task, around which other passes and penalties may stand."""
