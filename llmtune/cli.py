@@ -31,6 +31,7 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {
     "run": Verb("everything in order: preprocess, train, evaluate, finetune, export", "run", "+recipe=NAME", sweeps=True),
+    "inspect": Verb("look at the data: what is odd in it, and the override for each", "inspect", "+recipe=NAME"),
     "augment": Verb("show or write the train rows as augmenters change them", "augment", "+recipe=NAME augment=[...]"),
     "preprocess": Verb("read, split and tokenize the data, once", "preprocess", "+recipe=NAME", sweeps=True),
     "plan": Verb("the memory and time that training would take, measured on a few steps", "plan", "+recipe=NAME"),
@@ -202,7 +203,7 @@ def _flag_remedy(name: str, flag: str) -> str:
 def _word_remedy(name: str, word: str) -> str:
     if set(word) & set("[]{},()"):
         return "put quotes around an override with spaces: 'augment=[drop, swap]'"
-    if name in ("run", "preprocess", "augment", "plan", "train"):
+    if name in ("run", "inspect", "preprocess", "augment", "plan", "train"):
         return f"settings are written key=value; a recipe is +recipe={word}"
     return f"llmtune {name} {VERBS[name].usage}; settings are written key=value"
 

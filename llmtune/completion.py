@@ -6,7 +6,7 @@ from pathlib import Path
 from llmtune.cli import FLAGS, OF_VERB, VERBS
 
 SHELLS = ("bash", "zsh", "fish")
-_STAGES = ("preprocess", "augment", "plan", "train", "finetune", "run")
+_STAGES = ("inspect", "preprocess", "augment", "plan", "train", "finetune", "run")
 _CONFIGURED = (*_STAGES, "evaluate", "predict", "export")
 
 

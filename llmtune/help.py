@@ -18,6 +18,10 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("llmtune run +recipe=quickstart", "the whole way; a stage that is finished is not done twice"),
         ("llmtune run +recipe=lstm_cls export=onnx", "with one export only"),
     ],
+    "inspect": [
+        ("llmtune inspect data.train_file=reviews.csv", "rows with columns text and label"),
+        ("llmtune inspect +recipe=bert_cls clean=[html,near_duplicates]", "what is left once that is done"),
+    ],
     "plan": [("llmtune plan +recipe=bert_cls training.batch_size=64", "exit code 5 if the longest batch does not fit")],
     "preprocess": [("llmtune preprocess +recipe=bert_cls", "train finds the prepared data by a hash of inputs and config")],
     "augment": [

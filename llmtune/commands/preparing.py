@@ -31,7 +31,23 @@ def prepare_stage(config: StageConfig) -> Prepared:
         DataError: the rows cannot serve the task.
         ModelError: the model's tokenizer is unfit, or its longest input is exceeded.
     """
-    wanted = Preparation(
+    wanted = preparation_of(config)
+
+    def build(directory: Path) -> dict[str, Any]:
+        from llmtune.tasks import prepare
+
+        return prepare.build(wanted, directory)
+
+    return prepared.open_or_build(wanted.key, build, cache_dir=cache_dir())
+
+
+def preparation_of(config: StageConfig) -> Preparation:
+    """What decides about the stage's rows.
+
+    Raises:
+        ModelError: the model that training starts from is missing or broken.
+    """
+    return Preparation(
         config.data,
         config.split,
         config.tokenizer,
@@ -41,13 +57,6 @@ def prepare_stage(config: StageConfig) -> Prepared:
         config.seed,
         config.clean,
     )
-
-    def build(directory: Path) -> dict[str, Any]:
-        from llmtune.tasks import prepare
-
-        return prepare.build(wanted, directory)
-
-    return prepared.open_or_build(wanted.key, build, cache_dir=cache_dir())
 
 
 def _origin(model: ModelConfig) -> Origin:

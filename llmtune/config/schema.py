@@ -62,7 +62,7 @@ class StageConfig(Section):
 
 
 class TrainConfig(StageConfig):
-    """Config of `preprocess`, `plan`, `train`, `finetune` and `run`."""
+    """Config of `inspect`, `preprocess`, `plan`, `train`, `finetune` and `run`."""
 
     format: Literal[1]
     """Version of the config format."""
@@ -157,6 +157,7 @@ class ExportVerbConfig(RunVerbConfig):
 
 VERB_CONFIGS: dict[str, type[Section]] = {
     "preprocess": TrainConfig,
+    "inspect": TrainConfig,
     "plan": TrainConfig,
     "train": TrainConfig,
     "finetune": TrainConfig,

@@ -14,16 +14,13 @@ import pyarrow.compute as pc
 from scipy import sparse
 from scipy.optimize import minimize_scalar
 
-from llmtune.data.ngrams import hashed_ngrams
+from llmtune.data.ngrams import WeightedNgrams, spread
 from llmtune.randomness import generator
 
 NUM_FOLDS = 5
 LARGEST_SCORE = 0.2  # of a label that is likely wrong: the other class is more probable by 0.6 or more
 _BATCH = 10_000  # rows at a time
-_MOST_HELD = 256 << 20  # bytes of n-grams that are kept for the second look; more are counted again
 _MOST_WEIGHTS = 1 << 26  # of all models together: many classes share fewer columns
-_MAX_CHARS = 1_000  # of a text that are read
-_SAMPLE = 20_000  # rows from which rarity and temperature are estimated
 _SURE = 0.9  # a probability that is confident in any case: where classes are told apart with ease, the mean is close to 1
 _TOP = 10  # classes of a row that are kept
 _SMOOTHING = 0.1
@@ -128,7 +125,7 @@ def _folds(classes: np.ndarray, *, seed: int) -> np.ndarray:
 
 def _judged_texts(columns: Columns, classes: np.ndarray, num_classes: int, fold_of: np.ndarray):
     bits = min(18, int(np.log2(_MOST_WEIGHTS / (NUM_FOLDS * num_classes))))
-    rows = _Rows(columns, bits)
+    rows = WeightedNgrams(columns, bits)
     sums = np.zeros((NUM_FOLDS, 1 << bits, num_classes), np.float32)
     for start, weights in rows:
         here = slice(start, start + weights.shape[0])
@@ -150,7 +147,7 @@ def _judged_texts(columns: Columns, classes: np.ndarray, num_classes: int, fold_
             found[folds == fold] = weights[folds == fold] @ sums[fold]
         return found
 
-    sample = _spread(len(classes))
+    sample = spread(len(classes))
     temperature = _temperature(scores(rows.of(sample), fold_of[sample]), classes[sample])
 
     def probabilities() -> Iterator[np.ndarray]:
@@ -195,46 +192,6 @@ def _summed_up(probabilities: Callable[[], Iterator[np.ndarray]], classes: np.nd
     return np.concatenate(own), np.concatenate(best), _Top(np.concatenate(tops), np.concatenate(which))
 
 
-class _Rows:
-    """The rows as weighted n-grams of length one, batch by batch; as long as they are few they are counted only once."""
-
-    def __init__(self, columns: Columns, bits: int):
-        self._columns, self._bits = columns, bits
-        self._held: list[tuple[int, sparse.csr_matrix]] | None = None
-        sample = self._counts([column.take(pa.array(_spread(len(column)))) for column in columns])
-        frequency = np.bincount(sample.indices, minlength=1 << bits)
-        self._rarity = np.log((1 + sample.shape[0]) / (1 + frequency)).astype(np.float32)
-
-    def __iter__(self) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        if self._held is not None:
-            yield from self._held
-            return
-        held, size = [], 0
-        for start in range(0, len(self._columns[0]), _BATCH):
-            weights = self._weighted(self._counts([column.slice(start, _BATCH) for column in self._columns]))
-            size += weights.data.nbytes + weights.indices.nbytes
-            held = [*held, (start, weights)] if size <= _MOST_HELD else []
-            yield start, weights
-        self._held = held if size <= _MOST_HELD else None
-
-    def of(self, rows: np.ndarray) -> sparse.csr_matrix:
-        """The weighted n-grams of some rows."""
-        return self._weighted(self._counts([column.take(pa.array(rows)) for column in self._columns]))
-
-    def _counts(self, columns: Columns) -> sparse.csr_matrix:
-        parts = [column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in columns]
-        found = [hashed_ngrams(part, bits=self._bits, words=(1, 2), chars=(4,), max_chars=_MAX_CHARS) for part in parts]
-        return found[0] if len(found) == 1 else (found[0] + found[1]).tocsr()
-
-    def _weighted(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
-        """Presence times rarity, each row scaled to length one."""
-        weights = self._rarity[counts.indices]
-        row_of = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-        lengths = np.sqrt(np.bincount(row_of, weights.astype(np.float64) ** 2, counts.shape[0]))
-        weights /= np.maximum(lengths, 1e-9).astype(np.float32)[row_of]
-        return sparse.csr_matrix((weights, counts.indices, counts.indptr), shape=counts.shape)
-
-
 def _temperature(scores: np.ndarray, classes: np.ndarray) -> float:
     """What the scores are divided by so that the classes are as likely as can be."""
 
@@ -250,8 +207,3 @@ def _temperature(scores: np.ndarray, classes: np.ndarray) -> float:
 def _softmax(scores: np.ndarray) -> np.ndarray:
     raised = np.exp(scores - scores.max(axis=1, keepdims=True))
     return raised / raised.sum(axis=1, keepdims=True)
-
-
-def _spread(num_rows: int) -> np.ndarray:
-    """At most `_SAMPLE` of the rows, from the first to the last."""
-    return np.unique(np.linspace(0, num_rows - 1, min(num_rows, _SAMPLE)).astype(np.int64))

@@ -1,5 +1,6 @@
 """Texts as sparse counts of hashed n-grams, of words and of characters: what quick linear models and distances read."""
 
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,11 @@ from scipy import sparse
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse among the 64-bit numbers
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _BLANK = 32
+_WORDS, _CHARS = (1, 2), (4,)
+_MAX_CHARS = 1_000  # of a text that are read
+_BATCH = 10_000  # rows at a time
+_MOST_HELD = 256 << 20  # bytes of n-grams that are kept for another look; more are counted again
+_SAMPLE = 20_000  # rows from which rarity is estimated
 _PART = 1 << 18  # characters that are hashed at once: what is made of them stays in the cache
 # Scripts without spaces between words, of which each character counts as a word: Thai to Khmer, kana, ideographs.
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0x20000, 0x3FFFF))
@@ -53,6 +59,59 @@ def _counted(
     counts = sparse.coo_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape).tocsr()
     counts.sum_duplicates()
     return counts
+
+
+class WeightedNgrams:
+    """The rows of text columns as n-grams weighted by rarity, each row scaled to length one; batch by batch.
+
+    N-grams are single words, pairs of words, and runs of four characters. Iteration gives the first row of each batch and its
+    weights, float32 [rows, 2 ** bits]. As long as they are few they are counted only once.
+
+    Args:
+        columns: of strings, N rows each.
+        bits: of the hash of an n-gram.
+    """
+
+    def __init__(self, columns: Sequence[pa.ChunkedArray], bits: int):
+        self._columns, self._bits = columns, bits
+        self._held: list[tuple[int, sparse.csr_matrix]] | None = None
+        sample = self._counts([column.take(pa.array(spread(len(column)))) for column in columns])
+        frequency = np.bincount(sample.indices, minlength=1 << bits)
+        self._rarity = np.log((1 + sample.shape[0]) / (1 + frequency)).astype(np.float32)
+
+    def __iter__(self) -> Iterator[tuple[int, sparse.csr_matrix]]:
+        if self._held is not None:
+            yield from self._held
+            return
+        held, size = [], 0
+        for start in range(0, len(self._columns[0]), _BATCH):
+            weights = self._weighted(self._counts([column.slice(start, _BATCH) for column in self._columns]))
+            size += weights.data.nbytes + weights.indices.nbytes
+            held = [*held, (start, weights)] if size <= _MOST_HELD else []
+            yield start, weights
+        self._held = held if size <= _MOST_HELD else None
+
+    def of(self, rows: np.ndarray) -> sparse.csr_matrix:
+        """The weighted n-grams of some rows."""
+        return self._weighted(self._counts([column.take(pa.array(rows)) for column in self._columns]))
+
+    def _counts(self, columns: Sequence[pa.ChunkedArray]) -> sparse.csr_matrix:
+        parts = [column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in columns]
+        found = [hashed_ngrams(part, bits=self._bits, words=_WORDS, chars=_CHARS, max_chars=_MAX_CHARS) for part in parts]
+        return found[0] if len(found) == 1 else (found[0] + found[1]).tocsr()
+
+    def _weighted(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Presence times rarity, each row scaled to length one."""
+        weights = self._rarity[counts.indices]
+        row_of = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        lengths = np.sqrt(np.bincount(row_of, weights.astype(np.float64) ** 2, counts.shape[0]))
+        weights /= np.maximum(lengths, 1e-9).astype(np.float32)[row_of]
+        return sparse.csr_matrix((weights, counts.indices, counts.indptr), shape=counts.shape)
+
+
+def spread(num_rows: int) -> np.ndarray:
+    """At most `_SAMPLE` of the rows, from the first to the last."""
+    return np.unique(np.linspace(0, num_rows - 1, min(num_rows, _SAMPLE)).astype(np.int64))
 
 
 def code_points(texts: pa.Array) -> np.ndarray:

@@ -1,15 +1,19 @@
 """Charts as inline SVG. Their colours come from report.css, so that they follow light and dark mode."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
+
+import numpy as np
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 60, 14, 12, 42
 MOST_MARKED = 60  # points of a line that get a mark with a tooltip
 MANY_DOTS = 500  # more are drawn smaller
+NUM_BARS = 40  # of a histogram
+LEFT_OUT = 0.005  # share of the largest values that would stretch a histogram
 LARGEST = 1e150  # beyond it, differences would overflow
 
 Point = tuple[float, float]
@@ -22,13 +26,13 @@ class Series:
     Attributes:
         name: in the legend; an empty one has no entry.
         points: None and what is not finite is left out.
-        look: 'line', 'dots', 'faint' (a thin line behind others) or 'dashed'.
+        look: 'line', 'dots', 'faint' (a thin line behind others), 'dashed', or 'area' (a line above a filled area).
         colour: 1 to 4, of the style sheet.
     """
 
     name: str
     points: Sequence[tuple[float | None, float | None]]
-    look: Literal["line", "dots", "faint", "dashed"] = "line"
+    look: Literal["line", "dots", "faint", "dashed", "area"] = "line"
     colour: int = 1
 
 
@@ -48,6 +52,31 @@ def chart(title: str, series: Sequence[Series], *, x_name: str, y_name: str = ""
         f'<figure><figcaption><b>{escape(title)}</b>{legend}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
     )
+
+
+def histogram(title: str, values: Mapping[str, np.ndarray], *, x_name: str) -> str:
+    """Shares of the values that lie in each of `NUM_BARS` intervals, a series for each name; '' without values.
+
+    The largest values, `LEFT_OUT` of all, are counted in the last interval.
+    """
+    known = {name: found[np.isfinite(found)] for name, found in values.items()}
+    known = {name: found for name, found in known.items() if len(found)}
+    if not known:
+        return ""
+    everything = np.concatenate(list(known.values()))
+    low, high = float(everything.min()), float(np.quantile(everything, 1 - LEFT_OUT))
+    is_whole = bool((everything == np.round(everything)).all())
+    high = max(high, low + (1.0 if is_whole else 1e-9 * max(1.0, abs(low))))
+    width = max(1.0, np.ceil((high + 1 - low) / NUM_BARS)) if is_whole else (high - low) / NUM_BARS
+    edges = low + width * np.arange(int(np.ceil((high + is_whole - low) / width - 1e-9)) + 1)
+    series = []
+    for colour, (name, found) in enumerate(known.items(), 1):
+        counts, _ = np.histogram(np.minimum(found, edges[-1] - width / 2), edges)
+        shares = np.repeat(counts / len(found), 2).tolist()
+        places = np.repeat(edges, 2)[1:-1].tolist()
+        points = [(places[0], 0.0), *zip(places, shares, strict=True), (places[-1], 0.0)]
+        series.append(Series(name if len(known) > 1 else "", points, look="area", colour=colour))
+    return chart(title, series, x_name=x_name, y_name="share of rows")
 
 
 def drawable(points: Sequence[tuple[float | None, float | None]]) -> list[Point]:
@@ -136,6 +165,8 @@ def _marks(series: Series, positions: Sequence[Point], values: Sequence[Point]) 
         dots = "".join(f'<circle cx="{x:g}" cy="{y:g}" r="{radius}"/>' for x, y in positions)
         return f'<g class="dots c{series.colour}">{dots}</g>'
     path = "M" + "L".join(f"{x:g} {y:g}" for x, y in positions)
+    if series.look == "area":
+        path += f"V{HEIGHT - BOTTOM}H{positions[0][0]:g}Z"
     line = f'<path class="{series.look} c{series.colour}" d="{path}"/>'
     if series.look != "line" or len(positions) > MOST_MARKED:
         return line

@@ -6,13 +6,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import llmtune
-from llmtune.evaluation import confusion, plots
+from llmtune.evaluation import confusion, page, plots
+from llmtune.evaluation.page import bar, gallery, section, table, text, tiles
 from llmtune.evaluation.plots import Series
-from llmtune.files import replacing
 
-LONGEST_AT_ONCE = 280  # characters of a text that are shown before one asks for the rest
-LONGEST = 20_000
 FROM_WHICH_SMOOTHED = 60  # logged steps; fewer are drawn as they are
 MOST_DOTS = 2000
 AVERAGES = ("macro", "weighted", "micro", "samples")
@@ -29,8 +26,6 @@ NAMES = {
 }
 # Validation metrics that share a picture, since they share a scale.
 TOGETHER = (("accuracy", "f1", "f1_macro", "exact_match", "mcc"), ("r2", "pearson", "spearman"), ("mae",), ("perplexity",))
-# Nothing on the page may run or be fetched, whatever the data hold.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
@@ -84,45 +79,23 @@ def write(
     per_class, counts_CC = metrics.get("per_class", {}), metrics.get("confusion_matrix", [])
     names, hint = list(per_class), "Coloured by the share of the reference's rows."
     parts = [
-        _section("Metrics", _tiles(metrics) + _averages(metrics)),
-        _section("Thresholds", _thresholds(metrics), "Found on validation rows after training."),
-        _section("Predictions", _scatter(scatter) if scatter is not None else ""),
-        _section("Confusion matrix", confusion.matrix(counts_CC, names) if counts_CC else "", hint),
-        _section("Most frequent mix-ups", _mixups(counts_CC, names) if len(counts_CC) > 2 else ""),
-        _section("Training", _curves(history)),
-        _section("Classes", _per_class(per_class) if names else "", "The lowest F1 first."),
-        _section(*_mistakes(examples, has_matrix=bool(counts_CC), has_names=bool(names))),
+        section("Metrics", _tiles(metrics) + _averages(metrics)),
+        section("Thresholds", _thresholds(metrics), "Found on validation rows after training."),
+        section("Predictions", _scatter(scatter) if scatter is not None else ""),
+        section("Confusion matrix", confusion.matrix(counts_CC, names) if counts_CC else "", hint),
+        section("Most frequent mix-ups", _mixups(counts_CC, names) if len(counts_CC) > 2 else ""),
+        section("Training", _curves(history)),
+        section("Classes", _per_class(per_class) if names else "", "The lowest F1 first."),
+        section(*_mistakes(examples, has_matrix=bool(counts_CC), has_names=bool(names))),
     ]
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    told = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
-    with replacing(path) as file:
-        file.write(
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{escape(title)}</title><style>\n{style}</style></head>\n"
-            f'<body><h1>{escape(title)}</h1><dl class="facts">{told}</dl>\n'
-            + "\n".join(part for part in parts if part)
-            + f"\n<footer>llmtune {escape(llmtune.__version__)}</footer></body></html>\n"
-        )
-
-
-def _section(title: str, content: str, hint: str = "") -> str:
-    return f"<section><h2>{title}</h2>{f'<p>{hint}</p>' if hint else ''}{content}</section>" if content else ""
+    page.write(path, title=title, facts=facts, parts=parts)
 
 
 def _tiles(metrics: dict[str, Any]) -> str:
     """All metrics but averages over classes, of which F1 (macro) stands for the others."""
     single = [n for n, v in metrics.items() if not isinstance(v, (dict, list))]
     chosen = [n for n in single if n == "f1_macro" or n == single[0] or not n.endswith(AVERAGES)]
-    return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile{" first" if i == 0 else ""}"><span>{escape(_name(n))}</span><b>{_number(metrics[n])}</b></div>'
-            for i, n in enumerate(chosen)
-        )
-        + "</div>"
-    )
+    return tiles([(_name(n), _number(metrics[n])) for n in chosen])
 
 
 def _averages(metrics: dict[str, Any]) -> str:
@@ -131,22 +104,22 @@ def _averages(metrics: dict[str, Any]) -> str:
     scores = ("precision", "recall", "f1")
     averages = [average for average in AVERAGES if f"f1_{average}" in metrics]
     rows = [[average, *(_number(metrics.get(f"{score}_{average}")) for score in scores)] for average in averages]
-    return _table({"average": "", "precision": "number", "recall": "number", "F1": "number"}, rows)
+    return table({"average": "", "precision": "number", "recall": "number", "F1": "number"}, rows)
 
 
 def _thresholds(metrics: dict[str, Any]) -> str:
     without = metrics.get("without_thresholds", {})
     rows = [[escape(_name(name)), _number(metrics[name]), _number(value)] for name, value in without.items()]
-    return _table({"metric": "", "with": "number", "without": "number"}, rows) if rows else ""
+    return table({"metric": "", "with": "number", "without": "number"}, rows) if rows else ""
 
 
 def _mixups(counts_CC: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     found = confusion.mixups(counts_CC, names)
     rows = [
-        [escape(reference), escape(prediction), f"{count:,}", _bar(f"{share:.1%}", share, "wrong")]
+        [escape(reference), escape(prediction), f"{count:,}", bar(f"{share:.1%}", share, "wrong")]
         for reference, prediction, count, share in found
     ]
-    return _table({"reference": "", "taken for": "", "rows": "number", "of the class": "number"}, rows) if rows else ""
+    return table({"reference": "", "taken for": "", "rows": "number", "of the class": "number"}, rows) if rows else ""
 
 
 def _per_class(per_class: dict[str, dict[str, Any]]) -> str:
@@ -156,12 +129,12 @@ def _per_class(per_class: dict[str, dict[str, Any]]) -> str:
             escape(name),
             _number(row["precision"]),
             _number(row["recall"]),
-            _bar(_number(row["f1"]), row["f1"] or 0.0, "right"),
+            bar(_number(row["f1"]), row["f1"] or 0.0, "right"),
             f"{row['support']:,}",
         ]
         for name, row in worst_first
     ]
-    return _table({"class": "", "precision": "number", "recall": "number", "F1": "number", "rows": "number"}, rows)
+    return table({"class": "", "precision": "number", "recall": "number", "F1": "number", "rows": "number"}, rows)
 
 
 def _mistakes(examples: Sequence[Example], *, has_matrix: bool, has_names: bool) -> tuple[str, str]:
@@ -176,17 +149,9 @@ def _mistakes(examples: Sequence[Example], *, has_matrix: bool, has_names: bool)
 def _examples(examples: Sequence[Example], *, degree: str, kind: str) -> str:
     if not examples:
         return ""
-    rows = [[escape(e.degree), escape(e.prediction), escape(e.reference), "".join(map(_text, e.texts))] for e in examples]
-    table = _table({degree: "number", "prediction": kind, "reference": kind, "input": "text"}, rows)
-    return f'<div class="examples">{table}</div>'
-
-
-def _text(text: str) -> str:
-    if len(text) <= LONGEST_AT_ONCE:
-        return f'<div dir="auto">{escape(text)}</div>'
-    start = f"<span>{escape(text[:LONGEST_AT_ONCE])}…</span>"
-    rest = f"{text[:LONGEST]}… ({len(text) - LONGEST:,} more characters)" if len(text) > LONGEST else text
-    return f'<div dir="auto"><details><summary>{start}</summary>{escape(rest)}</details></div>'
+    rows = [[escape(e.degree), escape(e.prediction), escape(e.reference), "".join(map(text, e.texts))] for e in examples]
+    columns = {degree: "number", "prediction": kind, "reference": kind, "input": "text"}
+    return f'<div class="examples">{table(columns, rows)}</div>'
 
 
 def _scatter(scatter: Scatter) -> str:
@@ -208,7 +173,7 @@ def _scatter(scatter: Scatter) -> str:
         series = [Series("reference", known, look="dots"), Series("prediction", fitted, colour=2)]
         name = scatter.feature_name
         pictures.append(plots.chart("Fit", series, x_name=name, y_name="target", most_points=MOST_DOTS))
-    return _gallery(pictures)
+    return gallery(pictures)
 
 
 def _curves(history: Sequence[dict[str, Any]]) -> str:
@@ -229,23 +194,7 @@ def _curves(history: Sequence[dict[str, Any]]) -> str:
         pictures.append(plots.chart(title, series, x_name="step"))
     for name, title in (("lr", "Learning rate"), ("grad_norm", "Gradient norm")):
         pictures.append(plots.chart(title, [Series("", of_steps(name), colour=3)], x_name="step"))
-    return _gallery(pictures)
-
-
-def _gallery(pictures: Sequence[str]) -> str:
-    return f'<div class="charts">{"".join(pictures)}</div>' if any(pictures) else ""
-
-
-def _table(columns: dict[str, str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are HTML; `columns` maps each heading to the class of its cells in the style sheet."""
-    head = "".join(f'<th class="{kind}">{heading}</th>' for heading, kind in columns.items())
-    body = ["".join(f'<td class="{kind}">{c}</td>' for c, kind in zip(cells, columns.values(), strict=True)) for cells in rows]
-    body_rows = "".join(f"<tr>{cells}</tr>" for cells in body)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body_rows}</tbody></table></div>'
-
-
-def _bar(text: str, share: float, kind: str) -> str:
-    return f'<span class="bar {kind}" style="--share:{share:.3f}">{text}</span>'
+    return gallery(pictures)
 
 
 def _name(metric: str) -> str:

@@ -51,6 +51,16 @@ def build(wanted: Preparation, directory: Path) -> dict[str, Any]:
     return facts
 
 
+def tokenizer_of(wanted: Preparation, train: pa.Table, directory: Path) -> tuple[Any, int]:
+    """The tokenizer that rows would be prepared with, written into `directory`, and the tokens of the longest row.
+
+    Raises:
+        DataError: all texts are blank.
+        ModelError: the model's tokenizer is unfit, or its longest input is exceeded.
+    """
+    return _Builder(wanted).make_tokenizer(train, directory)
+
+
 def load_rows(
     data: DataConfig,
     *,
@@ -182,7 +192,7 @@ class _Builder:
             names = list(self.data.feature_columns)
             description |= {"feature_names": names, "feature_mean": mean.tolist(), "feature_std": std.tolist()}
         else:
-            fast, max_length = self._make_tokenizer(train, directory / "tokenizer")
+            fast, max_length = self.make_tokenizer(train, directory / "tokenizer")
             facts = {
                 "vocab_size": len(fast),
                 "pad_token_id": fast.pad_token_id if fast.pad_token_id is not None else fast.eos_token_id or 0,
@@ -241,7 +251,7 @@ class _Builder:
         known = (self.origin.description or {}).get("label_names")
         return list(known) if known and set(names) <= set(known) else names
 
-    def _make_tokenizer(self, train: pa.Table, directory: Path) -> tuple[Any, int]:
+    def make_tokenizer(self, train: pa.Table, directory: Path) -> tuple[Any, int]:
         texts = _Texts(train)
         if not any(text.strip() for text in texts):
             raise DataError(f"all {train.num_rows} texts of the train rows are blank", where=f"column {self.data.text_column}")

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -73,6 +74,10 @@ class Folder:
 
     def latest(self, name: str) -> Path:
         return (self.path / "runs" / name / "latest").resolve()
+
+    def copy(self, path: Path) -> "Folder":
+        """The same in another folder, times included."""
+        return Folder(shutil.copytree(self.path, path, symlinks=True, dirs_exist_ok=True))
 
 
 def complete(args: tuple[str, ...]) -> list[str]:

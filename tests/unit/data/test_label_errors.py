@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from llmtune.data import label_errors as module
+from llmtune.data import ngrams
 from llmtune.data.label_errors import label_errors
 
 
@@ -74,13 +75,14 @@ def test_rows_without_a_label_are_left_alone():
 
 
 def test_pairs_numbers_and_several_batches(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_BATCH", 32)
+    for place in (module, ngrams):
+        monkeypatch.setattr(place, "_BATCH", 32)
     texts, names = moods(150)
     given = names.astype(object)
     given[4] = "bad" if given[4] != "bad" else "none"
     pairs = label_errors([column(["x"] * 150), column(texts)], given, seed=0)
     assert set(np.flatnonzero(pairs.is_likely_N)) == {4}
-    monkeypatch.setattr(module, "_MOST_HELD", 0)
+    monkeypatch.setattr(ngrams, "_MOST_HELD", 0)
     again = label_errors([column(["x"] * 150), column(texts)], given, seed=0)
     assert (again.score_N == pairs.score_N).all()
     numbers = [[float(name == "good"), float(name == "bad")] for name in names]

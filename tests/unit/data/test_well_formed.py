@@ -55,7 +55,7 @@ def small_blocks():
 
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=st.lists(st.sampled_from(PIECES), min_size=1, max_size=40).map("".join))
 @example(text='x,y\n"a""b",c\n\n"","d\r\n\n"\r\n')
 @example(text='1,2\n3,4\n"5",6\n7,8\n9,"0"1\n')
@@ -69,7 +69,6 @@ def test_any_file(path, options, text):
     both_ways(path, **options)
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(FIELD, FIELD), min_size=1, max_size=20), end=ENDS, all_quoted=st.booleans(), cut=st.booleans())
 def test_what_the_csv_module_writes_is_well_formed(path, rows, end, all_quoted, cut):
     written = io.StringIO()
