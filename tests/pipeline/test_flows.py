@@ -139,6 +139,7 @@ def test_a_run_directory_is_laid_out_as_documented(flow: Flow):
         assert {p.name for p in run.iterdir()} - {".lock", "export"} == {
             "config.yaml",
             "metrics.jsonl",
+            "data.json",
             "checkpoints",
             "evaluation",
             "result.json",
