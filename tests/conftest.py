@@ -1,23 +1,55 @@
 """Options and fixtures of all tests. Nothing here needs a network, a GPU or a file outside the clone."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tests.faults.nursery import Nursery
 
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Under nohup, or in the background of a script, the processes that tests start would ignore these signals as well.
 for number, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signal.default_int_handler)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, handler)
 os.environ["COLUMNS"] = "120"
+# The machine may be busy with something else.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
+
+# Files of more than 20 s of processor time, the longest first: each is one worker's, and what comes last should be short.
+LONGEST_FIRST = (
+    "faults/test_every_step.py",
+    "pipeline/test_resume.py",
+    "faults/test_ranks.py",
+    "pipeline/test_sweeps.py",
+    "faults/test_kills.py",
+    "unit/test_cli.py",
+    "pipeline/test_equal_runs.py",
+    "faults/test_io_errors.py",
+    "pipeline/test_flows.py",
+    "unit/data/test_words.py",
+    "faults/test_every_write.py",
+    "faults/test_signals.py",
+    "pipeline/test_mistakes.py",
+    "pipeline/test_run_verb.py",
+    "pipeline/test_finetune.py",
+    "pipeline/test_answers.py",
+    "faults/test_fuzz.py",
+    "configs/test_canaries.py",
+)
 
 
 class Outcome(NamedTuple):
@@ -33,11 +65,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    places = {ROOT / "tests" / file: place for place, file in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="needs --slow"))
         if item.get_closest_marker("gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """What the files have imported is no garbage, as in a process of llmtune: a collection would take a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def _has_gpu() -> bool:
@@ -73,6 +113,16 @@ def command(tmp_path: Path) -> Callable[..., Outcome]:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Nursery"]:
+    """Runs `llmtune ARGS`, and more, in processes that need not import torch."""
+    from tests.faults.nursery import Nursery
+
+    made = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield made
+    made.close()
 
 
 @pytest.fixture

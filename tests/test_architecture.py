@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST_FIRST
+
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "llmtune").rglob("*.py"))
 NAMES = [str(file.relative_to(ROOT)) for file in FILES]
@@ -105,3 +107,7 @@ def test_nothing_loads_code(file: Path):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             assert name not in FORBIDDEN_CALLS and name.split(".")[-1] not in HYDRA_CALLS, f"{file}:{node.lineno}: {name}"
+
+
+def test_the_longest_test_files_are_where_they_are_said_to_be():
+    assert all((ROOT / "tests" / file).is_file() for file in LONGEST_FIRST)

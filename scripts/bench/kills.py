@@ -188,6 +188,7 @@ def run_case(case: str, *, trials: range, results: Path) -> None:
     missing = [number for number in trials if number not in done]
     if not missing:
         return
+    load_modules()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["LLMTUNE_CACHE"] = str(folder / "cache")
@@ -208,7 +209,6 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=200, help="of each case")
     parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES)
     arguments = parser.parse_args()
-    load_modules()
     for case in arguments.cases:
         run_case(case, trials=range(arguments.trials), results=arguments.results)
     print("| model | loader workers | trials | kills | identical |\n|---|---|---|---|---|")

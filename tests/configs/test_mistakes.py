@@ -45,6 +45,16 @@ OVERRIDES = {
     "metric that is never computed": (["training.best_metric=bleu"], ["bleu", "accuracy"]),
     "no end": (["training.epochs=null"], ["training.epochs", "training.max_steps"]),
     "task and model": (["task=causal_lm", LSTM], ["causal_lm", "model=gpt"]),
+    "augmented tags": (["task=tagging", "augment=[drop]", LSTM], ["augment", "tag for each word"]),
+    "cleaned tags": (["task=tagging", "clean=[whitespace]", LSTM], ["clean.whitespace", "from their tags"]),
+    "tags of pairs": (["task=tagging", "data.text_pair_column=b", LSTM], ["data.text_pair_column", "one text"]),
+    "columns of one label": (["data.label_columns=[a,b]", LSTM], ["data.label_columns", "task=multilabel"]),
+    "a separator of nothing": (
+        ["task=multilabel", "data.label_columns=[a,b]", "data.label_separator='|'"],
+        ["label_separator"],
+    ),
+    "unknown encoding": (["data.encoding=utf9"], ["data.encoding", "utf9"]),
+    "threshold of one": (["task=multilabel", "task.threshold=1"], ["task.threshold"]),
     "lora on the lstm": (["tuning=lora", LSTM], ["lora", "lstm"]),
     "two samplers": (["balance=[oversample,square_root]"], ["oversample and square_root", "~balance.square_root"]),
     "two ways to weigh": (["balance=[inverse_frequency,logit_adjustment]"], ["inverse_frequency and logit_adjustment"]),
@@ -109,10 +119,10 @@ def test_recipe(cli, tmp_path: Path, name: str):
     text, words = RECIPES[name]
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "bad.yaml").write_text(text)
-    started = time.monotonic()
+    started = time.process_time()
     outcome = cli("train", DATA, "+recipe=bad")
     check(outcome, words)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert [file.name for file in tmp_path.rglob("*")] == ["recipes", "bad.yaml"]
 
 

@@ -6,11 +6,14 @@ kills before it has done anything.
 
 import collections
 import contextlib
+import functools
 import json
 import os
 import re
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -28,7 +31,7 @@ SYNCS = ["fsync", "fdatasync"]
 RENAMES = ["rename", "renameat", "renameat2"]
 ENTRIES = ["link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir"]
 CALLS = [*WRITES, *SYNCS, *RENAMES, *ENTRIES]
-LONGEST = 60.0  # seconds, after which a process hangs
+LONGEST = 240.0  # seconds, after which a process hangs
 
 
 class Done(NamedTuple):
@@ -63,15 +66,43 @@ class Nursery:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         assert self._answer() == "ready"
 
-    def run(self, *work: str, folder: Path, strace: Sequence[str] = ()) -> Done:
-        """Do a piece of `WORK` in a folder; with options for strace, under its eyes."""
+    def run(self, *work: str, folder: Path, strace: Sequence[str] = (), **how: int) -> Done:
+        """Do a piece of `WORK` in a folder; with options for strace, under its eyes; see `start`."""
+        pid = self.start(*work, folder=folder, is_traced=bool(strace), **how)
+        with self._traced(pid, strace) if strace else contextlib.nullcontext():
+            return self.end()
+
+    def start(
+        self, *work: str, folder: Path, is_traced: bool = False, largest_file: int | None = None, num_ranks: int = 1
+    ) -> int:
+        """Begin a piece of work. `end` has to come before the next one.
+
+        Args:
+            work: its name, and its arguments.
+            folder: where it is done.
+            is_traced: whether the process stops before it begins, to be attached to.
+            largest_file: bytes that a file may have; None: any number.
+            num_ranks: processes that share the work, as a launcher would start them.
+
+        Returns:
+            the id of the process, or of the first.
+        """
         self._log.unlink(missing_ok=True)
-        asked = {"work": work, "folder": str(folder), "log": str(self._log), "is_traced": bool(strace)}
+        asked = {"work": work, "folder": str(folder), "log": str(self._log), "is_traced": is_traced}
+        asked |= {"largest_file": largest_file, "ranks": _ranks(num_ranks)}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
-        with self._traced(int(self._answer()), strace) if strace else contextlib.nullcontext():
-            code = int(self._answer())
-        return Done(code, self._log.read_text(encoding="utf-8", errors="replace"))
+        self.pid = int(self._answer())
+        return self.pid
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the piece of work that was begun last goes on."""
+        return Path(f"/proc/{self.pid}").exists()
+
+    def end(self) -> Done:
+        """Wait for the piece of work that was begun."""
+        return Done(int(self._answer()), self._log.read_text(encoding="utf-8", errors="replace"))
 
     def trace(self, *work: str, folder: Path, calls: Sequence[str] = CALLS) -> list[Call]:
         """The calls that an undisturbed piece of work makes on files of a folder."""
@@ -114,18 +145,37 @@ class Nursery:
         tracer.communicate(timeout=LONGEST)
 
 
+def _ranks(number: int) -> list[dict[str, str]]:
+    """The environment of each of several processes that work together; nothing for a single one."""
+    if number == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(number))
+    return [{**place, **sizes, **dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))} for rank in range(number)]
+
+
 def require_strace() -> None:
     """Skip the test where processes cannot be traced."""
+    if hindrance := _hindrance():
+        pytest.skip(hindrance)
+
+
+@functools.cache
+def _hindrance() -> str | None:
+    """Why processes cannot be traced."""
     if not shutil.which("strace"):
-        pytest.skip("strace is not installed: faults at system calls are not tested")
+        return "strace is not installed: faults at system calls are not tested"
     with subprocess.Popen(["sleep", str(LONGEST)]) as sleeper:
         command = ["strace", "-o", "/dev/null", "-e", "inject=write:signal=SIGKILL", "-p", str(sleeper.pid)]
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         told = tracer.stderr.readline()
         sleeper.kill()
         tracer.communicate(timeout=LONGEST)
-    if "attached" not in told:
-        pytest.skip(f"strace cannot attach to a process here, so that faults at system calls are not tested: {told.strip()}")
+    if "attached" in told:
+        return None
+    return f"strace cannot attach to a process here, so that faults at system calls are not tested: {told.strip()}"
 
 
 # What follows runs in the process that forks the others, and in those.
@@ -178,11 +228,28 @@ def _llmtune(*args: str) -> Callable[[], object]:
     return lambda: main(list(args))
 
 
-WORK = {"save": _save, "rotate": _rotate, "llmtune": _llmtune}
+def _process(*args: str) -> Callable[[], object]:
+    """As `python -m llmtune` does it: signals are answered, by a thread of their own."""
+    from llmtune import __main__
+
+    _llmtune()
+    sys.argv[1:] = args
+    return __main__.main
+
+
+def _score(*args: str) -> Callable[[], object]:
+    from tests.faults import scored
+
+    _llmtune()
+    return lambda: scored.main(args[:-1], Path(args[-1]))
+
+
+WORK = {"save": _save, "rotate": _rotate, "llmtune": _llmtune, "process": _process, "score": _score}
 
 
 def _serve() -> None:
     """Fork a process for each line of standard input. Nothing is read ahead: a fork would read it again."""
+    import accelerate.utils  # noqa: F401
     import transformers
 
     import llmtune.commands.export
@@ -190,22 +257,25 @@ def _serve() -> None:
     import llmtune.commands.stage
     import llmtune.commands.train
     import llmtune.evaluation.metrics  # noqa: F401
-    from llmtune.training import checkpoint, manifest, saver
 
     transformers.utils.logging.disable_progress_bar()  # it writes as often as there is time for
-    for module in (checkpoint, manifest):  # strace would count the calls of each thread by themselves
-        module.side_by_side = lambda *jobs: [job() for job in jobs]
-    saver.in_background = at_once
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        child = os.fork()
-        if not child:
-            _work(asked)
+        children = [_fork(asked, variables) for variables in asked["ranks"]]
         if asked["is_traced"]:
-            os.waitpid(child, os.WUNTRACED)
-            print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            os.waitpid(children[0], os.WUNTRACED)
+        print(children[0], flush=True)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(next(filter(None, codes), 0), flush=True)
+
+
+def _fork(asked: dict[str, Any], variables: dict[str, str]) -> int:
+    child = os.fork()
+    if not child:
+        os.environ.update(variables)
+        _work(asked)
+    return child
 
 
 def _work(asked: dict[str, Any]) -> None:
@@ -217,8 +287,11 @@ def _work(asked: dict[str, Any]) -> None:
         for fd in (1, 2):
             os.dup2(log, fd)
         name, *args = asked["work"]
+        if asked["largest_file"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest_file"],) * 2)
         work = WORK[name](*args)
         if asked["is_traced"]:
+            _be_one_thread()
             os.kill(os.getpid(), signal.SIGSTOP)
         code = work()
     except BaseException:
@@ -227,6 +300,15 @@ def _work(asked: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 0)
+
+
+def _be_one_thread() -> None:
+    """strace counts the calls of each thread by themselves."""
+    from llmtune.training import checkpoint, manifest, saver
+
+    for module in (checkpoint, manifest):
+        module.side_by_side = lambda *jobs: [job() for job in jobs]
+    saver.in_background = at_once
 
 
 if __name__ == "__main__":

@@ -1,10 +1,7 @@
-"""Scores a run's checkpoint on its splits with several batch sizes, on as many ranks as there are, and prints the metrics.
-
-scored.py RUN OUT
-"""
+"""Scores a run's checkpoint on its splits with several batch sizes, on as many ranks as there are, and writes the metrics."""
 
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,15 +28,10 @@ def scores(run: str, ranks: Ranks, hardware) -> dict[str, dict]:
     }
 
 
-def main(names: list[str], out: Path) -> None:
+def main(names: Sequence[str], out: Path) -> None:
     torch.set_num_threads(1)
     hardware = runs.stage_config(Path(names[0])).hardware
     with Ranks(hardware) as ranks:
         found = {name: scores(name, ranks, hardware) for name in names}
         if ranks.is_main:
             out.write_text(json.dumps({"ranks": ranks.size, **found}), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    *names, out = sys.argv[1:]
-    main(names, Path(out))

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,6 @@ IS_UNNAMED = re.compile(r"/\.(tmp|trash)-")
 DATA = ["data.train_file=rows.csv", "tokenizer.min_frequency=1"]
 TRAIN = ["run_name=a", "training.epochs=2", "training.keep_checkpoints=2", *SMALL["lstm"]]
 DEVICE = ["hardware=cpu", "hardware.precision=fp32", "hardware.num_threads=1"]
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    require_strace()
-    made = Nursery(tmp_path_factory.mktemp("nursery"))
-    yield made
-    made.close()
 
 
 class Save:
@@ -230,6 +222,7 @@ class Arranged:
 
 @pytest.fixture(scope="module")
 def arranged(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Arranged]:
+    require_strace()
     made: dict[str, Arranged] = {}
 
     def of(name: str) -> Arranged:

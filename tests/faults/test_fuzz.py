@@ -35,7 +35,7 @@ def cases(number: int):
 
 
 def run(size: int, strategy, check) -> None:
-    settings(max_examples=size, deadline=None, suppress_health_check=QUIET, database=None)(given(strategy)(check))()
+    settings(max_examples=size, suppress_health_check=QUIET, database=None)(given(strategy)(check))()
 
 
 keys = st.sampled_from(sorted(reference.key_values("train")))
@@ -50,7 +50,7 @@ overrides = st.one_of(
 )
 
 
-@cases(200)
+@cases(100)
 def test_command_lines(size, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
@@ -93,7 +93,7 @@ def test_saved_configs(size):
     run(size, sections, check)
 
 
-@cases(600)
+@cases(700)
 def test_yaml_files(size, tmp_path):
     file = tmp_path / "x.yaml"
     pieces = st.sampled_from(

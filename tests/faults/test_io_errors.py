@@ -19,12 +19,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults import test_every_write as every_write
-from tests.faults.nursery import RENAMES, SYNCS, WRITES, Call, Done, Nursery
+from tests.faults.nursery import RENAMES, SYNCS, WRITES, Call, Done, Nursery, require_strace
 from tests.faults.test_every_write import DATA, DEVICE, tree
 from tests.pipeline.conftest import SMALL, read_lines, sentences, sha256, write_rows
 
-nursery = every_write.nursery
 PANEL = re.compile(r"^(?:\w+ error|Error|\d+ config errors):$", re.M)
 TRAIN = [*DATA, *SMALL["lstm"], *DEVICE]
 CALLS = [*WRITES, *SYNCS, *RENAMES, "mkdir", "symlink", "openat", "read", "pread64"]
@@ -127,6 +125,7 @@ def are_whole(runs: Path) -> None:
 
 @pytest.fixture(scope="module")
 def verbs(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Verb]:
+    require_strace()
     made: dict[str, Verb] = {}
 
     def of(name: str) -> Verb:
@@ -220,14 +219,15 @@ def llmtune(*args: str, folder: Path, max_files: int | None = None, **env: str) 
 
 
 @pytest.mark.parametrize("max_files", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (7, 9, 10, 12, 16))])
-def test_few_open_files(tmp_path: Path, max_files: int):
+def test_few_open_files(nursery: Nursery, tmp_path: Path, max_files: int):
     write_rows(tmp_path / "rows.csv", sentences(60))
-    done = llmtune("train", *TRAIN, "training.max_steps=2", "run_name=a", folder=tmp_path, max_files=max_files)
+    line = ["train", *TRAIN, "training.max_steps=2", "run_name=a"]
+    done = llmtune(*line, folder=tmp_path, max_files=max_files)
     if done.code:
         is_refused(done)
         assert "Too many open files" in done.told
         are_whole(tmp_path / "runs")
-        done = llmtune("train", *TRAIN, "training.max_steps=2", "run_name=a", folder=tmp_path)
+        done = nursery.run("llmtune", *line, folder=tmp_path)
     assert done.code == 0, done.told
 
 

@@ -19,8 +19,8 @@ def run(results: Path, *args: str) -> list[dict]:
 
 def test_a_sample(tmp_path):
     results = tmp_path / "results.jsonl"
-    trials = run(results, "--trials", "4", "--cases", "lstm-0", "lstm-2", "bert-0", "bert-2", "gpt-0")
-    assert len(trials) == 20 and sum(len(trial["killed"]) for trial in trials) >= 10
+    trials = run(results, "--trials", "2")
+    assert len(trials) == 12 and sum(len(trial["killed"]) for trial in trials) >= 6
     assert run(results, "--trials", "2", "--cases", "lstm-0") == trials, "trials that are done are not repeated"
 
 

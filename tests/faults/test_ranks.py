@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmtune.training import checkpoint
+from tests.faults.nursery import Nursery
 from tests.faults.processes import ON_CPU, TWO_RANKS, Ended, children, ended, is_alive, num_steps, start, wait_until
 from tests.pipeline.conftest import SMALL, Folder, read, read_lines, sentences, write_rows
 from tests.pipeline.test_resume import assert_equal_ends
@@ -50,7 +51,7 @@ def close(metrics: dict) -> dict:
     return {name: pytest.approx(value, rel=1e-6) if isinstance(value, float) else value for name, value in metrics.items()}
 
 
-def test_metrics_for_any_batch_size_and_number_of_ranks(uneven: Folder):
+def test_metrics_for_any_batch_size_and_number_of_ranks(uneven: Folder, nursery: Nursery):
     """33 and 4 rows: with 16 at once the second rank has nothing to score on the latter."""
     kinds = {
         "lstm": SMALL["lstm"],
@@ -59,12 +60,9 @@ def test_metrics_for_any_batch_size_and_number_of_ranks(uneven: Folder):
     for name, args in kinds.items():
         uneven.ok("train", *args, *COMMON, f"run_name={name}", "training.epochs=1", "training.batch_size=8")
     paths = [str(uneven.latest(name)) for name in kinds]
-    for process in [
-        start(uneven, str(HERE / "scored.py"), *paths, "one.json"),
-        start(uneven, *TWO_RANKS, str(HERE / "scored.py"), *paths, "two.json"),
-    ]:
-        done = ended(process, within=120)
-        assert done.code == 0, done.said
+    for num_ranks, file in ((1, "one.json"), (2, "two.json")):
+        done = nursery.run("score", *paths, file, folder=uneven.path, num_ranks=num_ranks)
+        assert done.code == 0, done.told
     one, two = read(uneven / "one.json"), read(uneven / "two.json")
     assert (one.pop("ranks"), two.pop("ranks")) == (1, 2)
     for path in paths:

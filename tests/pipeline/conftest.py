@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -74,6 +75,10 @@ class Folder:
     def latest(self, name: str) -> Path:
         return (self.path / "runs" / name / "latest").resolve()
 
+    def copy(self, path: Path) -> "Folder":
+        """The same in another folder, times included."""
+        return Folder(shutil.copytree(self.path, path, symlinks=True, dirs_exist_ok=True))
+
 
 def complete(args: tuple[str, ...]) -> list[str]:
     """The arguments with the hardware that makes results equal everywhere."""
@@ -123,6 +128,24 @@ def pairs(num_rows: int) -> list[dict[str, str]]:
         {"premise": a["text"], "hypothesis": b["text"], "label": "same" if a["label"] == b["label"] else "other"}
         for a, b in zip(rows, [others[i // 2 * 2 + (i // 2 + i) % 2] for i in range(num_rows)], strict=True)
     ]
+
+
+def moods(num_rows: int) -> list[dict]:
+    """Texts with none, one or both of two labels, which words decide."""
+    rows = []
+    for i, row in enumerate(sentences(num_rows)):
+        words = [w for w in row["text"].split() if w not in (*GOOD, *BAD)]
+        labels = [name for name, is_set in (("good", i % 2), ("bad", i // 2 % 2)) if is_set]
+        picked = [{"good": GOOD, "bad": BAD}[name][i % 8] for name in labels]
+        rows.append({"text": " ".join([*words[:2], *picked, *words[2:]]), "labels": labels})
+    return rows
+
+
+def tagged(num_rows: int) -> list[dict]:
+    """Lists of words, of which those of mood are entities of one word."""
+    kinds = {**dict.fromkeys(GOOD, "B-good"), **dict.fromkeys(BAD, "B-bad")}
+    rows = [row["text"].split() for row in sentences(num_rows)]
+    return [{"words": words, "tags": [kinds.get(word, "O") for word in words]} for words in rows]
 
 
 def points(num_rows: int) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.faults.nursery import Nursery
 from tests.pipeline.conftest import SMALL, Folder, read_lines, sentences, sha256, step_losses, write_rows
 
 COMMON = ["data.train_file=reviews.csv", "tokenizer.min_frequency=1", "training.log_every=1", "training.epochs=2"]
@@ -24,20 +25,13 @@ def weights(run: Path) -> str:
     return sha256(run / "checkpoints" / "best" / "model.safetensors")
 
 
-@pytest.fixture
-def started(reviews: Folder, command):
-    """`llmtune ARGS` in a process of its own, in the folder with reviews.csv."""
-    env = {"LLMTUNE_CACHE": str(reviews / "cache"), "OMP_NUM_THREADS": "1"}
-    return lambda *args: command(*args, env=env)
-
-
 @pytest.mark.parametrize("name", MODELS)
-def test_twice_the_same(reviews: Folder, started, name: str):
+def test_twice_the_same(reviews: Folder, nursery: Nursery, name: str):
     """Here, where other models were trained before; and in a process of its own."""
     args = ["train", *MODELS[name], *COMMON, *ON_CPU]
     reviews.ok(*args, "run_name=one")
     if name == "lstm":
-        assert started(*args, "run_name=two").code == 0
+        assert nursery.run("llmtune", *args, "run_name=two", folder=reviews.path).code == 0
     else:
         shutil.rmtree(reviews / "cache")
         reviews.ok(*args, "run_name=two")
@@ -86,13 +80,13 @@ def on_two_ranks(folder: Folder, *args: str) -> subprocess.CompletedProcess:
     ],
     ids=["lstm", "bert"],
 )
-def test_two_ranks_give_the_metrics_of_one(reviews: Folder, args: list[str]):
+def test_two_ranks_give_the_metrics_of_one(reviews: Folder, nursery: Nursery, args: list[str]):
     """161 train rows in steps of 32: the last window leaves a rank with little or nothing."""
     write_rows(reviews / "reviews.csv", sentences(201))
     args = [*args, *COMMON, *ON_CPU]
     reviews.ok("train", *args, "run_name=one")
-    done = on_two_ranks(reviews, "run", *args, "run_name=two")
-    assert done.returncode == 0, done.stderr
+    done = nursery.run("process", "run", *args, "run_name=two", folder=reviews.path, num_ranks=2)
+    assert done.code == 0, done.told
     assert (reviews.latest("two") / "evaluation" / "test" / "metrics.json").is_file()
     assert (reviews.latest("two") / "export" / "parity.json").is_file()
     assert len(list((reviews / "runs" / "two").glob("20*"))) == 1
@@ -104,7 +98,7 @@ def test_two_ranks_give_the_metrics_of_one(reviews: Folder, args: list[str]):
             assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=1e-3)
         else:
             assert theirs["metrics"] == pytest.approx(ours["metrics"], rel=1e-5)
-    assert done.stdout.count("best checkpoint") == 1, "one rank alone tells the result"
+    assert done.told.count("best checkpoint") == 1, "one rank alone tells the result"
 
 
 def test_a_mistake_on_two_ranks_ends_both(reviews: Folder):

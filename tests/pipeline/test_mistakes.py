@@ -94,16 +94,28 @@ def test_a_folder_that_cannot_be_written(reviews: Folder):
     assert_refused(reviews, ["train", *LSTM, "output_dir=locked"], 5, "locked")
 
 
+@pytest.fixture(scope="module")
+def trained_once(shared: Folder) -> Folder:
+    """A folder with reviews.csv and a run `mine`."""
+    write_rows(shared / "reviews.csv", sentences(200))
+    shared.ok("train", *LSTM, "run_name=mine")
+    return shared
+
+
+@pytest.fixture
+def trained(trained_once: Folder, tmp_path: Path) -> Folder:
+    return trained_once.copy(tmp_path)
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "export", "predict"])
 @pytest.mark.parametrize("name", ["nowhere", "empty", "reviews.csv", "runs/mine", "begun", "robbed"])
-def test_what_is_no_trained_run(reviews: Folder, verb: str, name: str):
-    (reviews / "empty").mkdir()
-    reviews.ok("train", *LSTM, "run_name=mine")
+def test_what_is_no_trained_run(trained: Folder, verb: str, name: str):
+    (trained / "empty").mkdir()
     for copy in ("begun", "robbed"):
-        shutil.copytree(reviews.latest("mine"), reviews / copy, symlinks=True)
-    shutil.rmtree(reviews / "begun" / "checkpoints")
-    (reviews / "robbed" / "checkpoints" / "best" / "model.safetensors").unlink()
-    assert_refused(reviews, [verb, name], 4, name)
+        shutil.copytree(trained.latest("mine"), trained / copy, symlinks=True)
+    shutil.rmtree(trained / "begun" / "checkpoints")
+    (trained / "robbed" / "checkpoints" / "best" / "model.safetensors").unlink()
+    assert_refused(trained, [verb, name], 4, name)
 
 
 def test_rows_that_a_run_has_not(reviews: Folder):
@@ -123,24 +135,21 @@ def test_rows_that_a_run_has_not(reviews: Folder):
         (["finetune", "runs/mine/latest", "tokenizer.max_length=5000"], 4, "5000"),
     ],
 )
-def test_finetune(reviews: Folder, args: list[str], code: int, words: str):
-    reviews.ok("train", *LSTM, "run_name=mine")
-    assert_refused(reviews, [*args, "data.train_file=reviews.csv"], code, words)
+def test_finetune(trained: Folder, args: list[str], code: int, words: str):
+    assert_refused(trained, [*args, "data.train_file=reviews.csv"], code, words)
 
 
-def test_a_data_mistake_leaves_an_earlier_run_the_latest(reviews: Folder):
-    reviews.ok("train", *LSTM, "run_name=mine")
-    run = reviews.latest("mine")
-    assert reviews("train", *LSTM, "run_name=mine", "data.label_column=nothing").code == 3
-    assert reviews.latest("mine") == run and read(run / "result.json")
+def test_a_data_mistake_leaves_an_earlier_run_the_latest(trained: Folder):
+    run = trained.latest("mine")
+    assert trained("train", *LSTM, "run_name=mine", "data.label_column=nothing").code == 3
+    assert trained.latest("mine") == run and read(run / "result.json")
 
 
-def test_a_finished_run_is_never_written_over(reviews: Folder):
-    reviews.ok("train", *LSTM, "run_name=mine")
-    before = everything(reviews)
-    write_rows(reviews / "reviews.csv", sentences(300))
-    reviews.ok("train", *LSTM, "run_name=mine", "seed=3")
-    after = everything(reviews)
+def test_a_finished_run_is_never_written_over(trained: Folder):
+    before = everything(trained)
+    write_rows(trained / "reviews.csv", sentences(300))
+    trained.ok("train", *LSTM, "run_name=mine", "seed=3")
+    after = everything(trained)
     changed = {p for p in before if after.get(p) != before[p]}
     assert {p.name for p in changed} <= {"latest", "mine", "reviews.csv"}
 

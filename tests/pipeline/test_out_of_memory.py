@@ -100,6 +100,6 @@ def test_evaluation_alone(reviews: Folder, room_for):
 
 
 def read_metrics(folder: Folder) -> dict[str, float]:
-    folder.ok("evaluate", "runs/a/latest", "split=train")
-    found = read(folder.latest("a") / "evaluation" / "train" / "metrics.json")
+    folder.ok("evaluate", "runs/a/latest", "evaluation.batch_size=8")
+    found = read(folder.latest("a") / "evaluation" / "test" / "metrics.json")
     return {name: value for name, value in found.items() if isinstance(value, float) and np.isfinite(value)}

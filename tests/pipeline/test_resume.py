@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from llmtune.training import manifest
 from tests import tiny
-from tests.conftest import ROOT
-from tests.pipeline.conftest import SMALL, Folder, complete, read, read_lines, sentences, sha256, step_losses, write_rows
+from tests.faults.nursery import Nursery
+from tests.pipeline.conftest import SMALL, Folder, read, read_lines, sentences, sha256, step_losses, write_rows
 
 COMMON = ["data.train_file=reviews.csv", "tokenizer.min_frequency=1", "training.log_every=1", "training.batch_size=8"]
 AUGMENT = "augment=[synonyms,insert,drop,swap,characters,keyboard,casing,punctuation]"
@@ -73,20 +71,14 @@ def save_llama(directory: Path) -> None:
     tiny.save(tiny.model("llama", "causal_lm", vocab_size=len(words)), directory)
 
 
-def start(folder: Folder, *args: str) -> subprocess.Popen:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "LLMTUNE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "llmtune", *complete(args)]
-    return subprocess.Popen(command, cwd=folder.path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for_step(folder: Folder, name: str, step: int, process: subprocess.Popen) -> None:
+def wait_for_step(folder: Folder, name: str, step: int, nursery: Nursery) -> None:
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and nursery.is_at_work:
         logs = list((folder / "runs" / name).glob("20*/metrics.jsonl"))
         if logs and logs[0].read_text().count('"event": "step"') >= step:
             return
         time.sleep(0.002)
-    raise AssertionError(f"step {step} was never seen: {process.communicate()[0]}")
+    raise AssertionError(f"step {step} was never seen: {nursery.end().told}")
 
 
 def assert_equal_ends(one: Path, other: Path) -> None:
@@ -117,15 +109,15 @@ def assert_equal_ends(one: Path, other: Path) -> None:
         *(pytest.param(name, sent, marks=pytest.mark.slow) for name in RUNS for sent in CODES),
     ],
 )
-def test_the_same_command_goes_on(uninterrupted: Folder, folder: Folder, name: str, sent: signal.Signals):
+def test_the_same_command_goes_on(uninterrupted: Folder, folder: Folder, nursery: Nursery, name: str, sent: signal.Signals):
     shutil.copy(uninterrupted / "reviews.csv", folder / "reviews.csv")
     shutil.copytree(uninterrupted / "llama", folder / "llama")
     args = command(name)
-    process = start(folder, *args)
-    wait_for_step(folder, name, 40, process)
-    process.send_signal(sent)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == CODES[sent], said
+    pid = nursery.start("process", *args, folder=folder.path)
+    wait_for_step(folder, name, 40, nursery)
+    os.kill(pid, sent)
+    code, said = nursery.end()
+    assert code == CODES[sent], said
     run = folder.latest(name)
     assert not (run / "result.json").exists() and "Traceback" not in said
     if sent != signal.SIGKILL:
@@ -144,19 +136,15 @@ def test_rows_that_are_never_read_take_no_part(uninterrupted: Folder):
     assert len(state[f"{table}/exp_avg"]) == len(state[f"{table}/rows"]) < len(weights[table])
 
 
-@pytest.fixture
-def halted(folder: Folder) -> tuple[Folder, list[str]]:
-    """A folder with an unfinished run, and its command: it was killed after the checkpoint of step 15 of 39."""
+HALTED = [*SMALL["lstm"], *COMMON, "training.epochs=3", "training.save_every=5", "training.keep_checkpoints=9", "run_name=mine"]
+
+
+@pytest.fixture(scope="module")
+def halted_once(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A folder with an unfinished run: it was killed after the checkpoint of step 15 of 39."""
+    folder = Folder(tmp_path_factory.mktemp("halted"))
     write_rows(folder / "reviews.csv", sentences(125))
-    args = [
-        *SMALL["lstm"],
-        *COMMON,
-        "training.epochs=3",
-        "training.save_every=5",
-        "training.keep_checkpoints=9",
-        "run_name=mine",
-    ]
-    folder.ok("train", *args)
+    folder.ok("train", *HALTED)
     run = folder.latest("mine")
     (run / "result.json").unlink()
     for step in (p for p in (run / "checkpoints").glob("step-*") if int(p.name[5:]) > 15):
@@ -164,7 +152,13 @@ def halted(folder: Folder) -> tuple[Folder, list[str]]:
     for link, target in (("latest", "step-000015"), ("best", "step-000013")):
         (run / "checkpoints" / link).unlink()
         (run / "checkpoints" / link).symlink_to(target)
-    return folder, args
+    return folder
+
+
+@pytest.fixture
+def halted(halted_once: Folder, tmp_path: Path) -> tuple[Folder, list[str]]:
+    """A folder with an unfinished run, and its command."""
+    return halted_once.copy(tmp_path), HALTED
 
 
 @pytest.fixture

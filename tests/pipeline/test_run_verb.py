@@ -52,22 +52,36 @@ def other_step(run: Path) -> Path:
     return next(p for p in (run / "checkpoints").glob("step-*") if p.name != best)
 
 
-@pytest.fixture
-def done(reviews: Folder) -> Folder:
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A folder in which `run` has been run."""
-    reviews.ok("run", *ARGS)
-    assert set(times(reviews.latest("mine"))) == set(STAGES)
-    return reviews
+    place = Folder(tmp_path_factory.mktemp("once"))
+    write_rows(place / "reviews.csv", sentences(200))
+    place.ok("run", *ARGS)
+    assert set(times(place.latest("mine"))) == set(STAGES)
+    return place
 
 
 @pytest.fixture
-def two_stages(reviews: Folder) -> Folder:
+def done(once: Folder, tmp_path: Path) -> Folder:
+    return once.copy(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def two_stages_once(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """The same of a recipe with a finetune section."""
-    write_rows(reviews / "more.csv", sentences(120, seed=5))
-    (reviews / "recipes").mkdir()
-    (reviews / "recipes" / "mine.yaml").write_text(RECIPE)
-    reviews.ok("run", "+recipe=mine")
-    return reviews
+    place = Folder(tmp_path_factory.mktemp("two-stages"))
+    write_rows(place / "reviews.csv", sentences(200))
+    write_rows(place / "more.csv", sentences(120, seed=5))
+    (place / "recipes").mkdir()
+    (place / "recipes" / "mine.yaml").write_text(RECIPE)
+    place.ok("run", "+recipe=mine")
+    return place
+
+
+@pytest.fixture
+def two_stages(two_stages_once: Folder, tmp_path: Path) -> Folder:
+    return two_stages_once.copy(tmp_path)
 
 
 def test_the_second_time_nothing_is_done(done: Folder):

@@ -44,7 +44,7 @@ class Done:
 @pytest.mark.parametrize("name", CODES)
 def test_it_unwinds(tmp_path: Path, name: str):
     done = Done(tmp_path, f"try:\n    hit({name!r})\n    time.sleep(30)\nfinally:\n    print('cleaned up')")
-    assert (done.code, done.out, done.err) == (CODES[name], "cleaned up\n", "") and done.seconds < 10
+    assert (done.code, done.out, done.err) == (CODES[name], "cleaned up\n", "") and done.seconds < 25
 
 
 def test_a_command_says_a_line(tmp_path: Path):
@@ -102,18 +102,18 @@ def test_a_long_call_is_not_waited_for(tmp_path: Path):
         hashlib.pbkdf2_hmac("sha256", b"x", b"x", 2_000_000_000)
     """
     done = Done(tmp_path, body)
-    assert done.code == 143 and "Traceback" not in done.err and 1.0 < done.seconds < 10
+    assert done.code == 143 and "Traceback" not in done.err and 1.0 < done.seconds < 25
 
 
 def test_a_swallowed_exception_does_not_keep_it(tmp_path: Path):
     done = Done(tmp_path, "try:\n    hit('SIGHUP')\nexcept BaseException:\n    pass\ntime.sleep(30)")
-    assert (done.code, done.err) == (129, "") and done.seconds < 10
+    assert (done.code, done.err) == (129, "") and done.seconds < 25
 
 
 def test_a_destructor_shows_no_traceback(tmp_path: Path):
     before = "class Held:\n    def __del__(self):\n        hit('SIGINT')\n"
     done = Done(tmp_path, "Held()\ntime.sleep(30)", before=before)
-    assert (done.code, done.err) == (130, "") and done.seconds < 10
+    assert (done.code, done.err) == (130, "") and done.seconds < 25
 
 
 def test_a_destructor_s_other_errors_are_told(tmp_path: Path):

@@ -105,7 +105,7 @@ def test_too_short_a_text_stays(name, text):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None, max_examples=60)  # the first example reads a dictionary
+@settings(max_examples=60)  # the first example reads a dictionary
 @given(text=ODD, rate=RATES, key=st.integers(0, 9))
 def test_any_text_can_be_changed_and_none_gets_lost(name, text, rate, key):
     after = changed(name, text, key, rate=rate)
@@ -114,7 +114,7 @@ def test_any_text_can_be_changed_and_none_gets_lost(name, text, rate, key):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None, max_examples=60)  # the first example reads a dictionary
+@settings(max_examples=60)  # the first example reads a dictionary
 @given(text=ODD, key=st.integers(0, 9))
 def test_a_rate_or_a_probability_of_zero_changes_nothing(name, text, key):
     assert changed(name, text, key, rate=0.0) == text

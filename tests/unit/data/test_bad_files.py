@@ -62,8 +62,8 @@ CASES = {
         ["'x'", "'text', 'label'"],
     ),
     "missing in parquet": ("a.parquet", parquet(pa.table({"t": ["a"], "label": ["b"]})), {}, "", ["'text'", "'t'"]),
-    "another delimiter": ("a.csv", b"text;label\na;b\n", {}, ":1", ["data.delimiter=';'"]),
-    "tabs in csv": ("a.csv", b"text\tlabel\na\tb\n", {}, ":1", ["data.format=tsv"]),
+    "another delimiter": ("a.csv", b"text;label\na;b;c\n", {}, ":1", ["data.delimiter=';'"]),
+    "tabs in csv": ("a.csv", b"text\tlabel\na\n", {}, ":1", ["data.format=tsv"]),
     "column twice": ("a.csv", b"text,label,text\na,b,c\n", {}, ":1", ["several columns 'text'"]),
     "named twice": ("a.csv", b"a,b,c\n", {"column_names": ["text", "label", "text"]}, ":1", ["several columns 'text'"]),
     "ragged, long": ("a.csv", b'text,label\n"a\nb",x\na,b,c\n', {}, ":4", ["expected 2 fields, got 3", "double quotes"]),
@@ -96,9 +96,9 @@ CASES = {
     ),
     "mapping as label": ("a.json", b'[{"text": "a", "label": {"id": 1}}]', {}, ":1", ["'label'", "a mapping"]),
     "half a surrogate": ("a.jsonl", b'{"text": "\\ud83d", "label": 1}\n', {}, ":1", ["surrogate"]),
-    "latin-1": ("a.csv", "text,label\nok,x\ncafé,y\n".encode("latin-1"), {}, ":3", ["byte 19", "0xe9", "iconv"]),
+    "latin-1": ("a.csv", "text,label\nok,x\ncafé,y\n".encode("latin-1"), {}, ":3", ["byte 19", "0xe9", "data.encoding=cp1252"]),
     "cut character": ("a.csv", "text,label\nok,é".encode()[:-1], {}, ":2", ["byte 14"]),
-    "utf-16": ("a.csv", "text,label\na,b\n".encode("utf-16"), {}, "", ["UTF-16", "iconv"]),
+    "utf-16": ("a.csv", "text,label\na,b\n".encode("utf-16"), {}, "", ["UTF-16", "data.encoding=utf-16"]),
     "nul": ("a.csv", b"text,label\na\0b,x\n", {}, ":2", ["NUL character at byte 12"]),
     "nul in jsonl": ("a.jsonl", b'{"text": "\xc3\xa9", "label": 1}\n\0', {}, ":2", ["NUL character at byte 27"]),
     "long line": ("a.csv", b"text,label\nfine,x\n" + b"a" * LONG + b",x\n", {}, ":3", ["10,000,000"]),
@@ -176,11 +176,11 @@ CASES = {
 
 
 def error_of(data, **options) -> DataError:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(DataError) as caught:
         sources.fingerprint(data)
         sources.load(data, **options)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert caught.value.exit_code == 3
     return caught.value
 

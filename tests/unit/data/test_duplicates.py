@@ -128,7 +128,7 @@ class TestNear:
 
 class TestMinHash:
     @given(st.lists(st.text(max_size=30), max_size=20), st.integers(1, 8))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_similarities_are_those_of_sets(self, texts: list[str], size: int):
         plain = minhash.plain(pa.array(texts, pa.string()))
         other = plain[::-1]

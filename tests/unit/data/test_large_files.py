@@ -7,7 +7,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtune.data import sources
@@ -18,7 +18,6 @@ from llmtune.errors import DataError
 values = st.text(max_size=20) | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False, allow_infinity=False) | st.none()
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(st.fixed_dictionaries({"text": values, "é": st.lists(values, max_size=3)}), min_size=1, max_size=8),
     indent=st.sampled_from([None, 1]),

@@ -55,7 +55,7 @@ def test_long_texts_are_cut_and_nulls_are_empty():
     assert counted([], words=(1,)).shape == (0, 1 << 18)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
 def test_a_row_is_counted_alike_alone_and_among_others(texts: list[str]):
     together = counted(texts, bits=12, chars=(2,))

@@ -99,13 +99,7 @@ def test_a_tokenizer_that_cannot_hide():
 
 
 def test_other_augmenters_are_passed_over():
-    assert (
-        tokens.build(
-            {"drop": DropWords(type="drop", rate=0.1, probability=1.0, texts="both", protect=(), chinese="words")},
-            special_ids=SPECIAL,
-            hidden_id=HIDDEN,
-        )
-        is None
-    )
+    drop = DropWords(type="drop", rate=0.1, probability=1.0, texts="both", protect=(), chinese="words")
+    assert tokens.build({"drop": drop}, special_ids=SPECIAL, hidden_id=HIDDEN) is None
     assert not tokens.hides({"cutoff": CutOff(type="cutoff", rate=0.1, replace="nothing")})
     assert tokens.hides({"mask": MaskTokens(type="mask", rate=0.1)})

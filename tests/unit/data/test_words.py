@@ -4,7 +4,7 @@ from functools import cache
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -118,7 +118,6 @@ def always(monkeypatch):
 
 
 @pytest.mark.parametrize("name", MADE)
-@settings(deadline=None)
 @given(texts=st.lists(TEXT, min_size=1, max_size=4), length=st.integers(3, 20), side=st.sampled_from(["right", "left"]))
 @example(texts=["", " ", "\n \n", "  a  "], length=9, side="right")
 @example(texts=["a <mask> \u0301b", "x\v<mask>\x85y New!\n\xa0New! a", "sing ing ing."], length=30, side="left")
@@ -129,7 +128,6 @@ def test_texts(name, texts, length, side):
 
 
 @pytest.mark.parametrize("name", ["bert", "added tokens", "word-lstm", "wordpiece-bert"])
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=4), length=st.integers(5, 15), side=st.booleans())
 def test_pairs(name, rows, length, side):
     tokenizer = made(name)

@@ -26,7 +26,7 @@ def decided(shares, bias):
 
 
 @given(rows=PAIRS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_two_classes_get_the_best_threshold_there_is(rows):
     shares = [[1 - p, p] for p, _ in rows]
     references = np.array([label for _, label in rows])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtune.config.sections.training import TrainingConfig
@@ -64,7 +64,6 @@ def met(plan, split, *, size, parts, start=0, stop=None, num_workers=0) -> dict[
 cut = st.fixed_dictionaries({"size": st.integers(1, 5), "parts": st.integers(1, 4)})
 
 
-@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=60),
     batch_size=st.integers(1, 20),

@@ -66,7 +66,7 @@ def test_no_rows_and_rows_of_null(function, options):
 
 
 @given(st.lists(st.text(max_size=20), max_size=8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_row_does_not_depend_on_the_others(texts: list[str]):
     for function, options in ALL:
         whole = cleaned(function, texts, **options)
@@ -80,13 +80,13 @@ def test_a_row_does_not_depend_on_the_others(texts: list[str]):
         alphabet=st.one_of(st.characters(codec="utf-8"), st.sampled_from(" \t\n\r\x0b\x1f\x85\xa0\u2003\u3000")), max_size=30
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whitespace_is_that_of_python(value: str):
     assert cleaned(text.whitespace, [value], keep_lines=False) == [" ".join(value.split())]
 
 
 @given(st.text(max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nothing_but_control_and_format_characters_goes(value: str):
     kept = cleaned(text.control, [value])[0]
     gone = [character for character in value if character not in kept]

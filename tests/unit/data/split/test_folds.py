@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtune.errors import ConfigError, DataError
@@ -14,7 +14,6 @@ def all_folds(sides, columns, num_folds, **changes) -> list[dict[str, list[int]]
     return [sides("kfold", columns, num_folds=num_folds, fold=fold + 1, **changes) for fold in range(num_folds)]
 
 
-@settings(deadline=None)
 @given(
     labels=st.lists(st.sampled_from("aaab") | st.none(), min_size=12, max_size=60),
     num_folds=st.integers(2, 6),

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from llmtune.data.split.groups import assigned
@@ -18,7 +18,6 @@ def of(parts, values) -> dict[str, set]:
     return {name: {values[i] for i in rows} for name, rows in parts.items()}
 
 
-@settings(deadline=None)
 @given(
     groups=st.lists(st.sampled_from("abcdefghij") | st.sampled_from(["用户", "🙂", "a b", "Z" * 300]), min_size=5, max_size=80),
     validation=st.sampled_from([0.0, 0.05, 0.3]),

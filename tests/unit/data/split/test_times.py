@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtune.errors import DataError
@@ -46,7 +46,6 @@ def test_a_form_of_ones_own(sides):
     assert sorted(times[i] for i in parts["test"]) == sorted(newest)
 
 
-@settings(deadline=None)
 @given(
     times=st.lists(st.integers(0, 12), min_size=4, max_size=60),
     validation=st.sampled_from([0.0, 0.1, 0.3]),
