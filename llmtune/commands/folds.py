@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 FOLDS = "folds.json"
 
 
-def are_wanted(config: TrainConfig) -> bool:
-    """Whether a command line asks for all folds."""
-    return config.split.type == "kfold" and config.split.fold is None
-
-
 def run(verb: str, args: list[str], options: "Options", composed: Composed) -> int:
     """Run all folds that are not finished; returns the first exit code that is not 0."""
     config: TrainConfig = composed.config

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from llmtune import console
-from llmtune.commands import folds
 from llmtune.config.compose import compose
 
 if TYPE_CHECKING:
@@ -16,7 +15,9 @@ def run(args: list[str], options: "Options") -> int:
     composed = compose("preprocess", args, config_dir=options.config_dir)
     for text in composed.notices:
         console.notice(text)
-    if folds.are_wanted(composed.config):
+    if composed.config.wants_all_folds:
+        from llmtune.commands import folds
+
         return folds.run("preprocess", args, options, composed)
     from llmtune.commands import accounts
     from llmtune.commands.preparing import prepare_stage

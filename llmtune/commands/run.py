@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmtune import console, startup
-from llmtune.commands import folds
 from llmtune.config.compose import Composed, compose
 from llmtune.config.schema import EvaluateConfig, ExportVerbConfig, StageConfig
 
@@ -19,7 +18,9 @@ def run(args: list[str], options: "Options") -> int:
     composed = compose("run", args, config_dir=options.config_dir)
     for text in composed.notices:
         console.notice(text)
-    if folds.are_wanted(composed.config):
+    if composed.config.wants_all_folds:
+        from llmtune.commands import folds
+
         return folds.run("run", args, options, composed)
     with startup.importing():
         import llmtune.commands.stage  # noqa: F401  which imports all the large ones

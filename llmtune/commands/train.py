@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from llmtune import console, startup
-from llmtune.commands import folds
 from llmtune.config.compose import compose
 
 if TYPE_CHECKING:
@@ -15,7 +14,9 @@ def run(args: list[str], options: "Options", *, verb: str = "train") -> int:
         composed = compose(verb, args, config_dir=options.config_dir)
         for text in composed.notices:
             console.notice(text)
-        if folds.are_wanted(composed.config):
+        if composed.config.wants_all_folds:
+            from llmtune.commands import folds
+
             return folds.run(verb, args, options, composed)
         from llmtune.commands import accounts, runs, stage  # torch from here on
         from llmtune.training.distributed import Ranks

@@ -80,6 +80,11 @@ class TrainConfig(StageConfig):
         """Where the runs of this config lie."""
         return Path(self.output_dir) / (self.run_name or self.task.type)
 
+    @property
+    def wants_all_folds(self) -> bool:
+        """Whether one run for each fold is asked for, and not a single run."""
+        return self.split.type == "kfold" and self.split.fold is None
+
 
 class AugmentVerbConfig(TrainConfig):
     """Config of `augment`."""
