@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from llmtune.models.spec import ModelSpec
+from llmtune.models.spec import NAMING, ModelSpec
 
 VOCAB_SIZE, PAD, MAX_LENGTH = 40, 0, 16
 LABELS = ("negative", "neutral", "positive")
@@ -59,6 +59,8 @@ FORMS = {
     "body": "AutoModel",
     "classification": "AutoModelForSequenceClassification",
     "regression": "AutoModelForSequenceClassification",
+    "multilabel": "AutoModelForSequenceClassification",
+    "tagging": "AutoModelForTokenClassification",
     "masked_lm": "AutoModelForMaskedLM",
     "causal_lm": "AutoModelForCausalLM",
 }
@@ -96,7 +98,7 @@ def save(made: PreTrainedModel, directory: Path) -> Path:
 
 def spec(task: str, **changes: Any) -> ModelSpec:
     """What a task asks of a model: three labels, or a number around 2.5."""
-    names = LABELS if task == "classification" else ()
+    names = LABELS if task in NAMING else ()
     known = {"label_names": names, "vocab_size": VOCAB_SIZE, "pad_token_id": PAD, "max_length": MAX_LENGTH, "target_mean": 2.5}
     return ModelSpec(task=task, **{**known, **changes})
 

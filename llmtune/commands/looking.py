@@ -6,6 +6,7 @@ from llmtune import console
 from llmtune.commands.preparing import preparation_of
 from llmtune.config.schema import TrainConfig
 from llmtune.config.sections.split import KFoldSplit, SplitConfig
+from llmtune.data import forms
 from llmtune.data import split as splits
 from llmtune.data import tokenizer as tokenizers
 from llmtune.data.accounting import Ledger
@@ -29,7 +30,8 @@ def look(config: TrainConfig, scratch: Path) -> Inspection:
     wanted = preparation_of(config)
     spool, ledger = Spool(scratch), Ledger(scratch)
     also = splits.also_read(config.split, config.data)
-    tables = load_rows(config.data, need_label=False, seed=config.seed, spool=spool, also=also)
+    how = {"need_label": False, "form": forms.OF_TASK[config.task.type], "seed": config.seed, "spool": spool}
+    tables = load_rows(config.data, **how, also=also)
     given = {name: table.num_rows for name, table in tables.items()}
     tables = cleaning.before_split(tables, config.clean, ledger=ledger, spool=spool)
     problem = _missing_label(config, tables["train"].column_names)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llmtune.cli import Options
 
 _MASK = "\ue000"  # a character that no cleaner touches
-TABLE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+TABLE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".conll", ".bio")
 
 
 def run(args: list[str], options: "Options") -> int:
@@ -79,11 +79,12 @@ def _chunks(file: str, description: dict[str, Any], run: str, size: int) -> Iter
     name = file.removesuffix(".gz")
     if name.endswith(TABLE_FORMATS):
         from llmtune.commands import rows, runs
-        from llmtune.data import sources
+        from llmtune.data import forms, sources
 
-        data = rows.file_like(runs.stage_config(runs.run_of(run)).data, file).model_copy(update={"label_column": None})
-        table = sources.load(data, need_label=False)["train"]
-        inputs = [c for c in ("text", "text_pair", "features") if c in table.column_names]
+        data = rows.file_like(runs.stage_config(runs.run_of(run)).data, file)
+        data = data.model_copy(update={"label_column": None, "label_columns": ()})
+        table = sources.load(data, need_label=False, form=forms.OF_TASK[description["type"]])["train"]
+        inputs = [c for c in ("text", "text_pair", "features", "spans") if c in table.column_names]
         for batch in table.select(inputs).to_batches(max_chunksize=size):
             yield batch.to_pydict()
         return

@@ -8,7 +8,7 @@ from llmtune.commands.preparing import cache_dir, prepare_stage
 from llmtune.config.schema import StageConfig
 from llmtune.config.sections.data import DataConfig, FilesData
 from llmtune.config.store import Library
-from llmtune.data import prepared, sources
+from llmtune.data import forms, prepared, sources
 from llmtune.data.clean.stages import cleaned
 from llmtune.data.prepared import Prepared, Split
 from llmtune.data.spool import Spool
@@ -54,9 +54,9 @@ def of_file(file: str, trained: StageConfig, restored: Restored) -> Split:
     }
 
     def build(directory: Path) -> dict[str, Any]:
-        needs_label = trained.task.type in ("classification", "regression")
+        needs_label, form = trained.task.type in forms.NEED_LABEL, forms.OF_TASK[trained.task.type]
         spool = Spool(directory)
-        table = load_rows(source, need_label=needs_label, seed=trained.seed, spool=spool)["train"]
+        table = load_rows(source, need_label=needs_label, form=form, seed=trained.seed, spool=spool)["train"]
         table = cleaned(table, restored.cleaner(), spool=spool)
         prepared.write_split(directory, "test", encode_rows(task, table))
         return {}
@@ -70,7 +70,11 @@ def file_like(data: DataConfig, file: str) -> FilesData:
     own = {name: getattr(data, name) for name in FilesData.model_fields if name != "type" and hasattr(data, name)}
     kind = sources.ENDINGS.get(Path(file.removesuffix(".gz")).suffix)
     if kind not in (None, "csv", "tsv"):
-        own |= {name: packaged[name] for name in ("delimiter", "quoting", "column_names")}
+        own |= {name: packaged[name] for name in ("delimiter", "quoting", "quote")}
+    if kind not in (None, "csv", "tsv", "conll"):
+        own["column_names"] = packaged["column_names"]
+    if kind == "parquet":
+        own["encoding"] = packaged["encoding"]
     if kind is not None:
         own["format"] = "auto"
     changes = {"train_file": file, "validation_file": None, "test_file": None, "where": {}, "max_rows": None}

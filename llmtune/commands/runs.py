@@ -139,7 +139,7 @@ def metric_rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     for name, value in metrics.items():
         if isinstance(value, float):
             kind, _, average = name.partition("_")
-            averaged = average in ("macro", "micro", "weighted")
+            averaged = average in ("macro", "micro", "weighted", "samples")
             rows.setdefault(kind if averaged else name, []).append(f"{average} {value:.4f}" if averaged else f"{value:.4f}")
     return [(name, "  ".join(shown)) for name, shown in rows.items()]
 

@@ -14,7 +14,8 @@ from llmtune import console, paths, tuning
 from llmtune.commands import accounts, deciding, stage_objectives
 from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
-from llmtune.config.schema import METRICS, StageConfig
+from llmtune.config.metrics import METRICS
+from llmtune.config.schema import StageConfig
 from llmtune.config.sections.model import ModelConfig
 from llmtune.data import prepared
 from llmtune.data.augment import registry as augmenters

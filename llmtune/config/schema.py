@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from llmtune.config import objective_rules
+from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
@@ -25,29 +26,6 @@ from llmtune.config.sections.training import (
 )
 
 FORMAT = 1  # of a saved config; raised when an older one needs translation
-
-# The metrics of each task, the default that decides about the best checkpoint first, and whether more is better.
-METRICS: dict[str, dict[str, bool]] = {
-    "classification": {
-        "accuracy": True,
-        "loss": False,
-        "balanced_accuracy": True,
-        "f1_minority": True,
-        "f1_macro": True,
-        "f1_micro": True,
-        "f1_weighted": True,
-        "precision_macro": True,
-        "precision_micro": True,
-        "precision_weighted": True,
-        "recall_macro": True,
-        "recall_micro": True,
-        "recall_weighted": True,
-        "mcc": True,
-    },
-    "regression": {"mse": False, "loss": False, "mae": False, "r2": True, "pearson": True, "spearman": True},
-    "causal_lm": {"loss": False, "perplexity": False},
-    "masked_lm": {"loss": False, "perplexity": False, "accuracy": True},
-}
 
 
 class StageConfig(Section):
@@ -268,15 +246,29 @@ def _rules(config: StageConfig):
         "data.text_column: is null, and there are no data.feature_columns: nothing to learn from",
     )
     yield (
-        bool(data.feature_columns) and task.type not in ("regression", "classification"),
+        bool(data.feature_columns) and task.type not in ("regression", "classification", "multilabel"),
         f"task: {task.type} needs text, not data.feature_columns",
     )
     yield (
-        not is_language_model and data.label_column is None,
+        not is_language_model and data.label_column is None and not data.label_columns,
         f"data.label_column: is null, but task={task.type} needs one",
     )
+    of_several_labels = "label_columns" if data.label_columns else "label_separator"
     yield (
-        is_language_model and data.text_pair_column is not None,
+        task.type != "multilabel" and (bool(data.label_columns) or data.label_separator is not None),
+        f"data.{of_several_labels}: is for task=multilabel, where a row may have several labels; "
+        f"task={task.type} reads data.label_column",
+    )
+    yield (
+        bool(data.label_columns) and data.label_separator is not None,
+        "data.label_separator: has no effect beside data.label_columns: leave one of them out",
+    )
+    yield (
+        task.type == "tagging" and bool(config.augment),
+        "augment: task=tagging has a tag for each word, which augmenters do not move along: use augment=none",
+    )
+    yield (
+        (is_language_model or task.type == "tagging") and data.text_pair_column is not None,
         f"data.text_pair_column: task={task.type} reads one text only",
     )
     yield (task.type == "causal_lm" and model.type in ("lstm", "mlp", "bert"), "task: causal_lm needs model=gpt (or model=run)")

@@ -2,7 +2,8 @@
 
 A table has, as far as they are configured, `text`, `text_pair` and `label` (strings, null where the source has nothing) and
 `features` (lists of float64); `group` and `time` (strings) if a split goes by them; and for messages `file` and `row`: the
-line on which the row starts, or the number of the row in formats without lines.
+line on which the row starts, or the number of the row in formats without lines. What else a task asks for, such as `labels` or
+`tags`, `forms.py` tells.
 """
 
 import glob
@@ -17,8 +18,10 @@ import pyarrow.compute as pc
 
 from llmtune import paths
 from llmtune.config.sections.data import ColumnMapping, DataConfig, FilesData, HubData
+from llmtune.data import forms
 from llmtune.data.accounting import Ledger
-from llmtune.data.readers import delimited, hub, json_rows, parquet, plain
+from llmtune.data.forms import Form
+from llmtune.data.readers import conll, delimited, folders, hub, json_rows, parquet, plain
 from llmtune.data.readers.columns import Chunk, Reader, Source, Wanted, as_numbers, as_text, listed
 from llmtune.data.readers.stream import check_file
 from llmtune.data.spool import Spool
@@ -38,14 +41,27 @@ READERS: dict[str, Reader] = {
     "jsonl": json_rows.read_lines,
     "parquet": parquet.read,
     "text": plain.read,
+    "conll": conll.read,
+    "folders": folders.read,
 }
-ENDINGS = {**{f".{name}": name for name in READERS if name != "text"}, ".ndjson": "jsonl", ".txt": "text"}
+ENDINGS = {
+    **{f".{name}": name for name in READERS if name not in ("text", "folders")},
+    **{".ndjson": "jsonl", ".txt": "text", ".bio": "conll"},
+}
+# The formats that a key is for, and what else it is allowed to be in others.
+_ONLY_FOR = {
+    "delimiter": (("csv", "tsv"), (None,)),
+    "quote": (("csv", "tsv"), (None,)),
+    "column_names": (("csv", "tsv", "conll"), (None,)),
+    "encoding": (tuple(name for name in READERS if name != "parquet"), ("utf-8", "auto")),
+}
 
 
 def load(
     data: DataConfig,
     *,
     need_label: bool = True,
+    form: Form = "label",
     seed: int = 0,
     spool: Spool | None = None,
     also: Also | None = None,
@@ -57,6 +73,7 @@ def load(
     Args:
         data: what to read.
         need_label: whether a source without the label column is an error.
+        form: what the rows hold, see `forms.OF_TASK`.
         seed: of the draw of `max_rows`.
         spool: makes the tables; None: they are held in memory.
         also: columns that the train rows have besides.
@@ -66,18 +83,18 @@ def load(
     Raises:
         DataError: a source is missing, malformed or empty; with its place and the remedy.
     """
-    wanted, spool = _wanted(data, need_label=need_label), spool or Spool()
+    wanted, spool = _wanted(data, need_label=need_label, form=form), spool or Spool()
     tables = {}
     for split in SPLITS:
         if is_named(data, split):
             more = dict(also or {}) if split == "train" else {}
-            asked = Wanted({**dict(more.values()), **wanted.required}, wanted.optional)
+            asked = Wanted({**dict(more.values()), **wanted.required}, wanted.optional, wanted.lists)
             if isinstance(data, HubData):
                 chunks = _hub_chunks(data, split, asked)
             else:
                 chunks = _file_chunks(data, split, asked, scratch=spool.folder)
             counted = _Counted(chunks)
-            table = _table(data, counted, spool, also=more, rename=rename)
+            table = _table(data, counted, spool, form=form, also=more, rename=rename)
             tables[split] = _limited(table, data.max_rows, seed=seed, split=split, spool=spool)
             if ledger is not None:
                 ledger.enter_read(split, rows=counted.num_rows, allowed=table.num_rows, taken=tables[split].num_rows)
@@ -105,8 +122,8 @@ def fingerprint(data: DataConfig) -> list[list]:
     if isinstance(data, HubData):
         inner = sorted(path for path in Path(data.name).rglob("*") if path.is_file()) if Path(data.name).is_dir() else []
         return [[data.name, data.subset, data.revision], *(_file_fingerprint(path, str(path)) for path in inner)]
-    files = [file for split in SPLITS for file in _files(data, split)]
-    return [_file_fingerprint(path, name) for path, name in dict.fromkeys(files)]
+    files = dict.fromkeys(file for split in SPLITS for file in _files(data, split))
+    return [folders.fingerprint(*file) if file[0].is_dir() else _file_fingerprint(*file) for file in files]
 
 
 def files(data: DataConfig) -> list[Path]:
@@ -116,20 +133,22 @@ def files(data: DataConfig) -> list[Path]:
 
 def is_plain_text(data: DataConfig) -> bool:
     """Whether the rows are lines of plain text, which carry their own line ends."""
-    return isinstance(data, FilesData) and all(_format(data, name)[0] == "text" for _, name in _files(data, "train"))
+    return isinstance(data, FilesData) and all(_format(data, path, name)[0] == "text" for path, name in _files(data, "train"))
 
 
-def _wanted(data: ColumnMapping, *, need_label: bool) -> Wanted:
+def _wanted(data: ColumnMapping, *, need_label: bool, form: Form) -> Wanted:
     required = {
         data.text_column: "data.text_column",
         data.text_pair_column: "data.text_pair_column",
         **{name: "data.feature_columns" for name in data.feature_columns},
         **{name: "data.where" for name in data.where},
     }
+    labels = {name: "data.label_columns" for name in data.label_columns} or {data.label_column: "data.label_column"}
     if need_label:
-        required[data.label_column] = "data.label_column"
+        required |= labels
     required.pop(None, None)
-    return Wanted(required, (data.label_column,) if data.label_column and not need_label else ())
+    optional = tuple(name for name in labels if name and not need_label)
+    return Wanted(required, optional, forms.lists(form, data))
 
 
 def is_named(data: DataConfig, split: str) -> bool:
@@ -152,17 +171,26 @@ def _files(data: FilesData, split: str) -> list[tuple[Path, str]]:
             files.append((path, name))
     seen = set()
     for path, name in files:
-        check_file(path, name)
+        if not _is_folder(data, path):
+            check_file(path, name)
         if path in seen:
             raise DataError("the file is named twice", where=name, remedy=f"name it once in data.{split}_file")
         seen.add(path)
     return files
 
 
-def _format(data: FilesData, name: str) -> tuple[str, bool]:
+def _is_folder(data: FilesData, path: Path) -> bool:
+    """Whether a path is a folder of texts."""
+    try:
+        return data.format in ("auto", "folders") and path.is_dir() and bool(folders.texts(path))
+    except (OSError, ValueError):
+        return False  # `check_file` says what is wrong
+
+
+def _format(data: FilesData, path: Path, name: str) -> tuple[str, bool]:
     """The format of a file, and whether it is gzipped."""
     gzipped = name.lower().endswith(".gz")
-    kind = data.format
+    kind = "folders" if _is_folder(data, path) else data.format
     if kind == "auto":
         ending = Path(name.lower().removesuffix(".gz")).suffix
         if ending not in ENDINGS:
@@ -172,10 +200,12 @@ def _format(data: FilesData, name: str) -> tuple[str, bool]:
                 remedy=f"set data.format to one of {', '.join(READERS)}",
             )
         kind = ENDINGS[ending]
-    for key in ("delimiter", "column_names"):
-        if kind not in ("csv", "tsv") and getattr(data, key) is not None:
-            raise DataError(f"data.{key} is for CSV and TSV; this file is {kind}", where=name, remedy=f"set data.{key}=null")
-    if data.delimiter and data.delimiter in '"\r\n':
+    for key, (kinds, neutral) in _ONLY_FOR.items():
+        if kind not in kinds and getattr(data, key) not in neutral:
+            shown = "null" if neutral[0] is None else neutral[0]
+            message = f"data.{key} is for {', '.join(kinds)}; this file is {kind}"
+            raise DataError(message, where=name, remedy=f"set data.{key}={shown}")
+    if data.delimiter and data.delimiter in f"{data.quote or chr(34)}\r\n":
         raise DataError("fields cannot be divided by a quote or a line end", where="data.delimiter")
     return kind, gzipped
 
@@ -193,19 +223,33 @@ def _file_fingerprint(path: Path, name: str) -> list:
 def _file_chunks(data: FilesData, split: str, wanted: Wanted, *, scratch: Path | None) -> Iterator[tuple[str, Chunk]]:
     """What the files of a split hold, one after the other, each with its name."""
     for path, name in _files(data, split):
-        kind, gzipped = _format(data, name)
-        delimiter = data.delimiter or ("\t" if kind == "tsv" else ",")
-        source = Source(path, name, gzipped, delimiter, data.quoting, data.column_names, scratch)
-        before, num_rows = check_file(path, name), 0
+        kind, gzipped = _format(data, path, name)
+        source = _source(data, kind, path, name, gzipped=gzipped, scratch=scratch)
+        before, num_rows = path.stat(), 0
         for chunk in READERS[kind](source, wanted):
             num_rows += len(chunk.rows)
             yield name, chunk
-        after = check_file(path, name)
+        after = path.stat()
         if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
             raise DataError("the file changed while it was read", where=name, remedy="start again when it is complete")
         if num_rows == 0:
             has_header = kind in ("csv", "tsv") and data.column_names is None
             raise DataError("the file holds a header line but no rows" if has_header else "the file holds no rows", where=name)
+
+
+def _source(data: FilesData, kind: str, path: Path, name: str, *, gzipped: bool, scratch: Path | None) -> Source:
+    return Source(
+        path,
+        name,
+        gzipped,
+        encoding=data.encoding,
+        delimiter=data.delimiter or ("\t" if kind == "tsv" else ","),
+        quote=(data.quote or '"') if data.quoting else None,
+        is_delimiter_told=data.delimiter is not None,
+        is_quote_told=data.quote is not None,
+        column_names=data.column_names,
+        scratch=scratch,
+    )
 
 
 def _hub_chunks(data: HubData, split: str, wanted: Wanted) -> Iterator[tuple[str, Chunk]]:
@@ -223,6 +267,7 @@ def _table(
     chunks: Iterator[tuple[str, Chunk]],
     spool: Spool,
     *,
+    form: Form,
     also: Also,
     rename: Callable[[pa.Array], pa.Array] | None,
 ) -> pa.Table:
@@ -234,7 +279,7 @@ def _table(
         nonlocal name
         for name, chunk in chunks:
             if kept := _kept(data, name, chunk, seen):
-                yield _canonical(data, name, kept, also=also, rename=rename)
+                yield _canonical(data, name, kept, form=form, also=also, rename=rename)
 
     table = spool.table(batches())
     if table is None:
@@ -256,25 +301,30 @@ def _kept(data: ColumnMapping, name: str, chunk: Chunk, seen: dict[str, dict[str
         return chunk if len(keep) else None
     if not keep.any():
         return None
-    return Chunk({column: array.filter(pa.array(keep)) for column, array in chunk.columns.items()}, chunk.rows[keep])
+    mask = pa.array(keep)
+    files = chunk.files.filter(mask) if chunk.files is not None else None
+    return Chunk({column: array.filter(mask) for column, array in chunk.columns.items()}, chunk.rows[keep], files)
 
 
 def _canonical(
-    data: ColumnMapping, name: str, chunk: Chunk, *, also: Also, rename: Callable[[pa.Array], pa.Array] | None
+    data: ColumnMapping, name: str, chunk: Chunk, *, form: Form, also: Also, rename: Callable[[pa.Array], pa.Array] | None
 ) -> pa.RecordBatch:
-    arrays: dict[str, pa.Array] = {}
-    columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
+    arrays = forms.annotations(form, data, name, chunk)
+    columns = {"text": data.text_column, "text_pair": data.text_pair_column}
+    columns |= {"label": data.label_column} if form == "label" else {}
     for target, column in {**columns, **{target: column for target, (column, _) in also.items()}}.items():
-        if column in chunk.columns:
+        if column in chunk.columns and target not in arrays:
             arrays[target] = as_text(chunk.columns[column], column=column, name=name, rows=chunk.rows)
-    if rename is not None and "label" in arrays:
-        arrays["label"] = rename(arrays["label"])
+    if rename is not None:
+        for target in {"label", "labels", "tags"} & arrays.keys():
+            arrays[target] = forms.renamed(arrays[target], rename)
     num_rows, width = len(chunk.rows), len(data.feature_columns)
     if width:
         numbers = [as_numbers(chunk.columns[c], column=c, name=name, rows=chunk.rows) for c in data.feature_columns]
         offsets = np.arange(num_rows + 1, dtype=np.int32) * width
         arrays["features"] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.stack(numbers, axis=1).ravel()))
-    arrays["file"] = pa.DictionaryArray.from_arrays(np.zeros(num_rows, dtype=np.int32), [name])
+    one_file = pa.DictionaryArray.from_arrays(np.zeros(num_rows, dtype=np.int32), [name])
+    arrays["file"] = one_file if chunk.files is None else chunk.files
     arrays["row"] = pa.array(chunk.rows, pa.int64())
     return pa.RecordBatch.from_pydict(arrays)
 

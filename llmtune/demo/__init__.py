@@ -1,1 +1,1 @@
-"""Made-up points for the regression recipes."""
+"""Made-up points and sentences for recipes; the sentences are those of scripts/demo_data.py."""

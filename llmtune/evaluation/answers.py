@@ -12,6 +12,8 @@ from llmtune.tasks.base import Scores
 class Answers:
     """Arrays over the examples of a split, mapped from files that have no name and vanish with the process.
 
+    Answers for each token [B, L] are as wide as those of the first batch, whose rows are the longest, with zeros at the end.
+
     Args:
         folder: on a disk with room.
         num_rows: examples of the split.
@@ -32,7 +34,8 @@ class Answers:
         for name, values in {**scores.outputs, "loss": scores.loss_sums, "num_targets": scores.weights}.items():
             if name not in self.arrays:
                 self.arrays[name] = self._mapped((self._num_rows, *values.shape[1:]), values.dtype)
-            self.arrays[name][scores.example_ids] = values
+            at = (scores.example_ids, slice(values.shape[1])) if values.ndim > 1 else scores.example_ids
+            self.arrays[name][at] = values
 
     def _mapped(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         with tempfile.TemporaryFile(dir=self._folder) as file:

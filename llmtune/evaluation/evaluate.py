@@ -74,7 +74,8 @@ def evaluate(
                 return None
     if not is_alone:
         tally = total(ranks.gather(tally))
-    found = metrics.compute(task.type, tally, label_names=task.describe().get("label_names", ()))
+    types = task.scheme.types if task.type == "tagging" else ()
+    found = metrics.compute(task.type, tally, label_names=task.describe().get("label_names", ()), entity_types=types)
     return Evaluation(found, kept.arrays if kept is not None else {})
 
 

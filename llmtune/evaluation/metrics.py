@@ -15,14 +15,16 @@ from datasets import Features, Value
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from llmtune.config.schema import METRICS
+from llmtune.config.metrics import METRICS
 from llmtune.evaluation.tally import Tally
 
 AVERAGES = ("macro", "micro", "weighted")
 TABLES = ("per_class", "confusion_matrix", "without_thresholds")
 
 
-def compute(task_type: str, tally: Tally, *, label_names: Sequence[str] = ()) -> dict[str, Any]:
+def compute(
+    task_type: str, tally: Tally, *, label_names: Sequence[str] = (), entity_types: Sequence[str] = ()
+) -> dict[str, Any]:
     """The metrics of a task, JSON-ready; one that is undefined for these rows, or not finite, is None.
 
     Args:
@@ -30,7 +32,9 @@ def compute(task_type: str, tally: Tally, *, label_names: Sequence[str] = ()) ->
         tally: of the split.
         label_names: of a classification, in the order of the class ids. Its result also holds `per_class` (precision,
             recall, f1 and support by name), `confusion_matrix` (rows are references, columns predictions) and, where
-            thresholds are moved, `without_thresholds`: the metrics that they change, as they would be.
+            thresholds are moved, `without_thresholds`: the metrics that they change, as they would be. Of a multilabel, whose
+            result also holds `per_class`.
+        entity_types: of a tagging; `per_class` is of them.
     """
     found = MeanLoss(keep_in_memory=True).compute(loss_sums=[tally.loss_sum], weights=[tally.num_targets])
     match task_type:
@@ -42,6 +46,12 @@ def compute(task_type: str, tally: Tally, *, label_names: Sequence[str] = ()) ->
         case "regression":
             references_N, predictions_N = np.concatenate(tally.numbers, axis=1)
             found |= Regression(keep_in_memory=True).compute(predictions=predictions_N, references=references_N)
+        case "multilabel" | "tagging":
+            right, predicted, reference = tally.sums["counts"].T
+            columns = {"right": right, "predicted": predicted, "reference": reference}
+            names = {"names": entity_types if task_type == "tagging" else label_names, "only_occurring": task_type == "tagging"}
+            found |= Counted(keep_in_memory=True).compute(**columns, **names)
+            found |= _of_words(tally) if task_type == "tagging" else _of_rows(tally, len(label_names))
         case "masked_lm":
             sums = {"num_correct": [tally.num_correct], "weights": [tally.num_targets]}
             found |= TokenAccuracy(keep_in_memory=True).compute(**sums)
@@ -137,6 +147,58 @@ class Classification(Metric):
                 "support": int(support),
             }
         return {**found, "confusion_matrix": matrix_CC.astype(int).tolist()}
+
+
+class Counted(Metric):
+    """Precision, recall and F1 of each name, and averaged, from how often it was right, predicted and real.
+
+    What would be divided by 0 is 0, as in scikit-learn and seqeval; of a name that never occurs nothing can be said (None).
+    With `only_occurring`, averages are over the names that occur (seqeval), else over all (scikit-learn, several labels).
+    """
+
+    columns = {"right": "int64", "predicted": "int64", "reference": "int64"}
+
+    def score(
+        self, right: np.ndarray, predicted: np.ndarray, reference: np.ndarray, names: Sequence[str], only_occurring: bool
+    ) -> dict[str, Any]:
+        def scores(right: Any, predicted: Any, reference: Any) -> tuple:
+            both = np.asarray(predicted + reference)
+            return tuple(right * k / np.maximum(n, 1) for k, n in ((1, predicted), (1, reference), (2, both)))
+
+        kinds = ("precision", "recall", "f1")
+        each = scores(right, predicted, reference)
+        occurs = (predicted + reference) > 0
+        kept = occurs if only_occurring else np.ones_like(occurs)
+        support = reference[kept]
+        found: dict[str, Any] = {}
+        for kind, micro, values in zip(kinds, scores(right.sum(), predicted.sum(), reference.sum()), each, strict=True):
+            macro = values[kept].mean() if kept.any() else 0.0
+            weighted = (values[kept] * support).sum() / max(support.sum(), 1)
+            found |= {kind: float(micro), f"{kind}_micro": float(micro)}
+            found |= {f"{kind}_macro": float(macro), f"{kind}_weighted": float(weighted)}
+        found["per_class"] = {
+            name: {
+                **{k: float(v[i]) if occurs[i] else None for k, v in zip(kinds, each, strict=True)},
+                "support": int(reference[i]),
+            }
+            for i, name in enumerate(names)
+        }
+        return found
+
+
+def _of_words(tally: Tally) -> dict[str, float | None]:
+    """The share of the words with the right tag."""
+    return {"accuracy": _ratio(*tally.sums["words"].tolist())}
+
+
+def _of_rows(tally: Tally, num_labels: int) -> dict[str, float | None]:
+    """The share of the rows with exactly the right labels and of the labels that are wrong, and the F1 of the mean row."""
+    right, predicted, reference = tally.sums["counts"].sum(0).tolist()
+    return {
+        "exact_match": _ratio(int(tally.sums["num_exact"]), tally.num_examples),
+        "hamming_loss": _ratio(predicted + reference - 2 * right, tally.num_examples * num_labels),
+        "f1_samples": _ratio(float(tally.sums["f1_samples"]), tally.num_examples),
+    }
 
 
 class Regression(Metric):

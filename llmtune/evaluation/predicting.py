@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llmtune.errors import DataError
-from llmtune.evaluation.predictions import rounded
+from llmtune.evaluation.predictions import entities, rounded
 from llmtune.tasks.base import Draw, Task
 from llmtune.training.precision import Compute
 
@@ -24,7 +24,7 @@ def predict(
     Args:
         model: on its device, in eval mode.
         task: that the model was trained for.
-        columns: canonical columns: `text` and `text_pair`, or `features`.
+        columns: canonical columns: `text` and `text_pair`, `features`, or `text` and `spans`.
         compute: device and precision.
         max_new_tokens: that a causal model adds.
     """
@@ -32,6 +32,8 @@ def predict(
         match task.type:
             case "causal_lm":
                 yield from _continued(model, task, columns["text"], compute, max_new_tokens)
+            case "tagging":
+                yield from _tagged(model, task, columns, compute)
             case "masked_lm":
                 yield from _filled(model, task, columns["text"], compute)
             case _:
@@ -47,10 +49,16 @@ def _answered(model: nn.Module, task: Task, columns: dict[str, Sequence], comput
     names = task.describe().get("label_names", ())
     for i in range(num_rows):
         row = {name: _plain(columns[name][i]) for name in columns}
+        shares = outputs["probabilities"][i] if "probabilities" in outputs else ()
         if task.type == "regression":
             yield {**row, "value": rounded(float(outputs["prediction"][i]))}
+        elif task.type == "multilabel":
+            yield {
+                **row,
+                "labels": [name for name, is_set in zip(names, outputs["prediction"][i], strict=True) if is_set],
+                "probabilities": {name: round(float(p), 6) for name, p in zip(names, shares, strict=True)},
+            }
         else:
-            shares = outputs["probabilities"][i]
             label = int(outputs["prediction"][i])
             yield {
                 **row,
@@ -58,6 +66,25 @@ def _answered(model: nn.Module, task: Task, columns: dict[str, Sequence], comput
                 "probability": round(float(shares[label]), 6),
                 "probabilities": {name: round(float(p), 6) for name, p in zip(names, shares, strict=True)},
             }
+
+
+def _tagged(model: nn.Module, task: Any, columns: dict[str, Sequence], compute: Compute) -> Iterator[dict[str, Any]]:
+    """Each word with its tag, and the entities with their places in the text, in characters."""
+    given = {name: pa.array(columns[name], pa.list_(pa.int32())) for name in ("spans",) if name in columns}
+    stored = task.encode({"text": pa.array(columns["text"], pa.string()), **given}, keeps_all=True)
+    rows = pa.RecordBatch.from_pydict(stored).to_pylist()
+    batch = task.collate([{"id": i, **row} for i, row in enumerate(rows)], Draw(0, 0, training=False))
+    outputs = task.score(model, batch.to(compute.device)).outputs
+    task.tell()
+    for i, row in enumerate(rows):
+        tags = task.tags_of(outputs["prediction"][i], row["positions"])
+        words = list(zip(row["spans"][::2], row["spans"][1::2], strict=True))
+        yield {
+            "text": row["text"],
+            "tokens": [row["text"][start:end] for start, end in words],
+            "tags": [task.label_names[tag] if tag >= 0 else None for tag in tags],
+            "entities": entities(task, row, tags),
+        }
 
 
 def _continued(

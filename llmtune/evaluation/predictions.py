@@ -9,29 +9,32 @@ from typing import Any
 import numpy as np
 
 from llmtune.files import replacing
+from llmtune.tasks.base import Task
 
 SHOWN = ("text", "text_pair", "features")  # of a stored row, as in what `predict` prints
 
 
-def write(
-    path: Path, *, task_type: str, outputs: dict[str, np.ndarray], rows: Iterable[dict[str, Any]], label_names: Sequence[str]
-) -> None:
+def write(path: Path, *, task: Task, outputs: dict[str, np.ndarray], rows: Iterable[dict[str, Any]]) -> None:
     """Write the file row by row; it appears whole or not at all.
 
     Args:
         path: of the file.
-        task_type: what the predictions are: class names, numbers, or blocks of tokens.
+        task: whose predictions they are.
         outputs: the task's outputs, with `loss` (each example's sum over its targets) and `num_targets`.
         rows: the stored rows, read one at a time.
-        label_names: of a classification.
     """
+    label_names = task.describe().get("label_names", ())
     with replacing(path) as file:
         for i, row in enumerate(rows):
             shown = {name: _plain(row[name]) for name in SHOWN if name in row}
             answer = {name: values[i] for name, values in outputs.items()}
-            match task_type:
+            match task.type:
                 case "classification":
                     shown |= _class(answer, label_names)
+                case "multilabel":
+                    shown |= _labels(answer, label_names)
+                case "tagging":
+                    shown |= _tags(answer, row, task)
                 case "regression":
                     shown |= {name: rounded(answer[name]) for name in ("reference", "prediction", "loss")}
                 case _:
@@ -51,6 +54,44 @@ def _class(answer: dict[str, Any], label_names: Sequence[str]) -> dict[str, Any]
         "prediction": label_names[answer["prediction"]],
         "probability": _probability(shares_C[answer["prediction"]]),
         "probabilities": {name: _probability(share) for name, share in zip(label_names, shares_C, strict=True)},
+        "loss": rounded(answer["loss"]),
+    }
+
+
+def entities(task: Any, row: dict[str, Any], ids: np.ndarray) -> list[dict[str, Any]]:
+    """The entities that the tags of a row's words spell, with their places in the text, in characters.
+
+    Args:
+        task: a tagging.
+        row: stored.
+        ids: of the tag of each word.
+    """
+    starts, ends = row["spans"][::2], row["spans"][1::2]
+    found = []
+    for first, behind, kind in task.scheme.entities(ids):
+        start, end = int(starts[first]), int(ends[behind - 1])
+        found.append({"type": task.scheme.types[kind], "text": row["text"][start:end], "start": start, "end": end})
+    return found
+
+
+def _labels(answer: dict[str, Any], label_names: Sequence[str]) -> dict[str, Any]:
+    named = lambda is_set: [name for name, value in zip(label_names, is_set, strict=True) if value]  # noqa: E731
+    return {
+        "reference": named(answer["reference"]),
+        "prediction": named(answer["prediction"]),
+        "probabilities": {name: _probability(p) for name, p in zip(label_names, answer["probabilities"], strict=True)},
+        "loss": rounded(answer["loss"]),
+    }
+
+
+def _tags(answer: dict[str, Any], row: dict[str, Any], task: Any) -> dict[str, Any]:
+    predicted = task.tags_of(answer["prediction"], row["positions"])
+    words = zip(row["spans"][::2], row["spans"][1::2], strict=True)
+    return {
+        "tokens": [row["text"][start:end] for start, end in words],
+        "reference": [task.label_names[tag] for tag in row["tags"]],
+        "prediction": [task.label_names[tag] if tag >= 0 else None for tag in predicted],
+        "entities": entities(task, row, predicted),
         "loss": rounded(answer["loss"]),
     }
 

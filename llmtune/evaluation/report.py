@@ -12,10 +12,12 @@ from llmtune.evaluation.plots import Series
 
 FROM_WHICH_SMOOTHED = 60  # logged steps; fewer are drawn as they are
 MOST_DOTS = 2000
-AVERAGES = ("macro", "weighted", "micro")
+AVERAGES = ("macro", "weighted", "micro", "samples")
 NAMES = {
     "balanced_accuracy": "balanced accuracy",
     "mcc": "MCC",
+    "exact_match": "exact match",
+    "hamming_loss": "Hamming loss",
     "mse": "MSE",
     "mae": "MAE",
     "r2": "R²",
@@ -23,7 +25,7 @@ NAMES = {
     "spearman": "Spearman",
 }
 # Validation metrics that share a picture, since they share a scale.
-TOGETHER = (("accuracy", "f1_macro", "mcc"), ("r2", "pearson", "spearman"), ("mae",), ("perplexity",))
+TOGETHER = (("accuracy", "f1", "f1_macro", "exact_match", "mcc"), ("r2", "pearson", "spearman"), ("mae",), ("perplexity",))
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Example:
         texts: one or two, or its numbers.
         reference: what it is.
         prediction: what the model says.
-        degree: how wrong: the probability of the prediction, or the error.
+        degree: how wrong: the probability of the prediction, the error, or the loss.
     """
 
     texts: tuple[str, ...]
@@ -80,11 +82,11 @@ def write(
         section("Metrics", _tiles(metrics) + _averages(metrics)),
         section("Thresholds", _thresholds(metrics), "Found on validation rows after training."),
         section("Predictions", _scatter(scatter) if scatter is not None else ""),
-        section("Confusion matrix", confusion.matrix(counts_CC, names) if names else "", hint),
-        section("Most frequent mix-ups", _mixups(counts_CC, names) if len(names) > 2 else ""),
+        section("Confusion matrix", confusion.matrix(counts_CC, names) if counts_CC else "", hint),
+        section("Most frequent mix-ups", _mixups(counts_CC, names) if len(counts_CC) > 2 else ""),
         section("Training", _curves(history)),
         section("Classes", _per_class(per_class) if names else "", "The lowest F1 first."),
-        section("Surest mistakes" if names else "Largest errors", _examples(examples, is_classification=bool(names))),
+        section(*_mistakes(examples, has_matrix=bool(counts_CC), has_names=bool(names))),
     ]
     page.write(path, title=title, facts=facts, parts=parts)
 
@@ -92,7 +94,7 @@ def write(
 def _tiles(metrics: dict[str, Any]) -> str:
     """All metrics but averages over classes, of which F1 (macro) stands for the others."""
     single = [n for n, v in metrics.items() if not isinstance(v, (dict, list))]
-    chosen = [n for n in single if n == "f1_macro" or not n.endswith(AVERAGES)]
+    chosen = [n for n in single if n == "f1_macro" or n == single[0] or not n.endswith(AVERAGES)]
     return tiles([(_name(n), _number(metrics[n])) for n in chosen])
 
 
@@ -100,7 +102,8 @@ def _averages(metrics: dict[str, Any]) -> str:
     if "f1_macro" not in metrics:
         return ""
     scores = ("precision", "recall", "f1")
-    rows = [[average, *(_number(metrics[f"{score}_{average}"]) for score in scores)] for average in AVERAGES]
+    averages = [average for average in AVERAGES if f"f1_{average}" in metrics]
+    rows = [[average, *(_number(metrics.get(f"{score}_{average}")) for score in scores)] for average in averages]
     return table({"average": "", "precision": "number", "recall": "number", "F1": "number"}, rows)
 
 
@@ -134,10 +137,18 @@ def _per_class(per_class: dict[str, dict[str, Any]]) -> str:
     return table({"class": "", "precision": "number", "recall": "number", "F1": "number", "rows": "number"}, rows)
 
 
-def _examples(examples: Sequence[Example], *, is_classification: bool) -> str:
+def _mistakes(examples: Sequence[Example], *, has_matrix: bool, has_names: bool) -> tuple[str, str]:
+    """Title and table of the worst mistakes."""
+    if has_matrix:
+        return "Surest mistakes", _examples(examples, degree="probability", kind="")
+    if has_names:
+        return "Mistakes with the largest loss", _examples(examples, degree="loss", kind="")
+    return "Largest errors", _examples(examples, degree="error", kind="number")
+
+
+def _examples(examples: Sequence[Example], *, degree: str, kind: str) -> str:
     if not examples:
         return ""
-    degree, kind = ("probability", "") if is_classification else ("error", "number")
     rows = [[escape(e.degree), escape(e.prediction), escape(e.reference), "".join(map(text, e.texts))] for e in examples]
     columns = {degree: "number", "prediction": kind, "reference": kind, "input": "text"}
     return f'<div class="examples">{table(columns, rows)}</div>'

@@ -25,10 +25,9 @@ def write_evaluation(
     description = task.describe()
     predictions.write(
         directory / "predictions.jsonl",
-        task_type=task.type,
+        task=task,
         outputs=found.answers,
         rows=(split.row(i) for i in range(split.num_rows)),
-        label_names=description.get("label_names", ()),
     )
     report.write(
         directory / "report.html",
@@ -36,7 +35,7 @@ def write_evaluation(
         facts=facts,
         metrics=found.metrics,
         history=_history(history_file),
-        examples=_worst(found.answers, split, description),
+        examples=_worst(found.answers, split, task, description),
         scatter=_scatter(found.answers, split, description) if task.type == "regression" else None,
     )
     write_json(directory / "metrics.json", found.metrics)
@@ -48,8 +47,8 @@ def _history(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
-def _worst(outputs: dict[str, np.ndarray], split: Split, description: dict[str, Any]) -> list[Example]:
-    """The wrong predictions that a classifier was surest of, or the largest errors of a regression."""
+def _worst(outputs: dict[str, np.ndarray], split: Split, task: Any, description: dict[str, Any]) -> list[Example]:
+    """The wrong predictions that a classifier was surest of, the largest errors of a regression, or the largest losses."""
     match description["type"]:
         case "classification":
             names, predicted_N = description["label_names"], outputs["prediction"]
@@ -67,7 +66,27 @@ def _worst(outputs: dict[str, np.ndarray], split: Split, description: dict[str, 
                 Example(_texts(split, i, description), f"{references_N[i]:,.6g}", f"{predicted_N[i]:,.6g}", f"{error:,.6g}")
                 for i, error in _largest(wrong, errors_N[wrong])
             ]
+        case "multilabel":
+            wrong = np.flatnonzero((outputs["prediction"] != outputs["reference"]).any(1))
+            named = lambda is_set: ", ".join(n for n, v in zip(task.label_names, is_set, strict=True) if v) or "–"  # noqa: E731
+            return [
+                Example(
+                    _texts(split, i, description), named(outputs["reference"][i]), named(outputs["prediction"][i]), f"{x:.3g}"
+                )
+                for i, x in _largest(wrong, outputs["loss"][wrong])
+            ]
+        case "tagging":
+            return [
+                Example((row["text"],), _spelled(task, row, row["tags"]), _spelled(task, row, predicted), f"{loss:.3g}")
+                for i, loss in _largest(np.arange(split.num_rows), outputs["loss"])
+                if (predicted := task.tags_of(outputs["prediction"][i], (row := split.row(i))["positions"])).tolist()
+                != row["tags"].tolist()
+            ]
     return []
+
+
+def _spelled(task: Any, row: dict[str, Any], ids: np.ndarray) -> str:
+    return ", ".join(f"{found['type']}: {found['text']}" for found in predictions.entities(task, row, ids)) or "–"
 
 
 def _largest(rows: np.ndarray, values: np.ndarray) -> list[tuple[int, float]]:

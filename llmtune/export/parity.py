@@ -29,8 +29,10 @@ def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterab
         ModelError: logits differ by more than the tolerance, or an argmax differs.
     """
     exported = {"huggingface": _loaded_again, "onnx": _onnx}[export.type](directory)
-    bias = np.array(bundle.description["task"].get("label_bias", 0.0), dtype=np.float32)
-    is_regression = bundle.description["task"]["type"] == "regression"
+    task = bundle.description["task"]
+    bias = np.array(task.get("label_bias", 0.0), dtype=np.float32)
+    is_regression = task["type"] == "regression"
+    border = float(np.log(task["threshold"] / (1 - task["threshold"]))) if task["type"] == "multilabel" else None
     rows, largest, flips = 0, 0.0, 0
     with torch.inference_mode():
         for batch in batches:
@@ -42,7 +44,10 @@ def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterab
                 ours, theirs = ours[valid], theirs[valid]
             scale = max(1.0, float(np.abs(ours).max())) if is_regression else 1.0
             largest = float(np.maximum(largest, np.abs(ours - theirs).max() / scale))  # max() would pass over NaN
-            flips += 0 if is_regression else _flips(ours + bias, theirs + bias)
+            if border is not None:
+                flips += _crossed(ours, theirs, border)
+            elif not is_regression:
+                flips += _flips(ours + bias, theirs + bias)
             rows += len(batch.example_ids)
     if not largest <= TOLERANCE or flips:
         found = f"by up to {largest:.2e} in the logits, {flips} other argmax in {rows} rows"
@@ -55,6 +60,11 @@ def _flips(ours: np.ndarray, theirs: np.ndarray) -> int:
     mine, other = ours.argmax(-1), theirs.argmax(-1)
     gap = np.take_along_axis(ours, mine[..., None], -1) - np.take_along_axis(ours, other[..., None], -1)
     return int((gap[..., 0] > TOLERANCE).sum())
+
+
+def _crossed(ours: np.ndarray, theirs: np.ndarray, border: float) -> int:
+    """Labels on another side of the threshold; those at it within the tolerance may be on either."""
+    return int((((ours >= border) != (theirs >= border)) & (np.abs(ours - border) > TOLERANCE)).sum())
 
 
 def _loaded_again(directory: Path) -> Logits:

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from llmtune import console
-from llmtune.data.label_errors import LabelErrors, label_errors
+from llmtune.data.label_errors import label_errors
 from llmtune.data.spool import Spool
+from llmtune.files import side_by_side
 from llmtune.inspection import labels, outliers, texts
 from llmtune.inspection.copies import Cluster, Copies, text_columns
 from llmtune.inspection.findings import Finding, examples, together
@@ -113,20 +114,24 @@ def inspect(
             advance(table.num_rows)
     if feature_names:
         findings += _constant_columns(train, feature_names)
-    classes, suspicious, judged = {}, [], None
+    classes = {}
     if has_labels and task in ("classification", "regression"):
         findings += labels.missing(tables)
     if has_labels and task == "classification":
         classes = labels.class_sizes(tables)
         findings += labels.of_classes(tables, classes)
-        judged, suspicious = _judge(train, seed, findings)
     elif has_labels and task == "regression":
         for split, table in tables.items():
             splits[split].targets_N = labels.numbers(table)
             findings += labels.of_numbers(split, table, splits[split].targets_N)
-    clusters = _copies(tables, made, task, _shingle_size(splits["train"].scripts), spool, findings)
-    if has_texts:
-        findings += outliers.outliers("train", train, text_columns(train))
+    shingle_size = _shingle_size(splits["train"].scripts)
+    with console.progress("comparing rows", total=sum(given.values()), unit="rows") as advance:
+        (copies, clusters), (found, suspicious, accuracy) = side_by_side(
+            lambda: _copies(tables, made, task, shingle_size, spool),
+            lambda: _beside_others(train, has_texts, bool(classes), seed),
+        )
+        advance(sum(given.values()))
+    findings += [*copies, *found]
     findings.sort(key=lambda finding: WEIGHTS.index(finding.weight))
     return Inspection(
         splits=splits,
@@ -136,7 +141,7 @@ def inspect(
         findings=findings,
         clusters=clusters,
         suspicious=suspicious,
-        accuracy=judged.accuracy if judged else None,
+        accuracy=accuracy,
         max_length=tokens.max_length if tokens else None,
         cleaners=cleaners,
     )
@@ -190,36 +195,32 @@ def _facts(split: str, table: pa.Table, is_made: bool, tokens: Tokens | None, fi
     return SplitFacts(table.num_rows, is_made, columns, seen.scripts, seen.lengths_N, tokens_N)
 
 
-def _judge(train: pa.Table, seed: int, findings: list[Finding]) -> tuple[LabelErrors | None, list[Suspicious]]:
-    with console.progress("judging labels", total=train.num_rows, unit="rows") as advance:
-        columns = [train["features"]] if "features" in train.column_names else text_columns(train)
-        judged = label_errors(columns, train["label"], seed=seed)
-        advance(train.num_rows)
-    if judged is None:
-        return None, []
-    found, suspicious = labels.suspicious(train, judged)
-    findings += found
-    return judged, suspicious
+def _beside_others(
+    train: pa.Table, has_texts: bool, has_classes: bool, seed: int
+) -> tuple[list[Finding], list[Suspicious], float | None]:
+    """Train rows that are unlike the others of their class, or unlike all others; and how often the labels' judge is right."""
+    findings: list[Finding] = []
+    suspicious: list[Suspicious] = []
+    columns = text_columns(train) if has_texts else [train["features"]]
+    judged = label_errors(columns, train["label"], seed=seed) if has_classes else None
+    if judged is not None:
+        findings, suspicious = labels.suspicious(train, judged)
+    if has_texts:
+        findings += outliers.outliers("train", train, columns)
+    return findings, suspicious, judged.accuracy if judged is not None else None
 
 
 def _copies(
-    tables: Mapping[str, pa.Table],
-    made: Collection[str],
-    task: str,
-    shingle_size: int,
-    spool: Spool,
-    findings: list[Finding],
-) -> list[Cluster]:
+    tables: Mapping[str, pa.Table], made: Collection[str], task: str, shingle_size: int, spool: Spool
+) -> tuple[list[Finding], list[Cluster]]:
     copies = Copies(tables, made=made, has_classes=task == "classification", shingle_size=shingle_size, spool=spool)
+    findings: list[Finding] = []
     clusters: list[Cluster] = []
-    with console.progress("looking for copies", total=sum(t.num_rows for t in tables.values()), unit="rows") as advance:
-        for split, table in tables.items():
-            found, largest = copies.within(split)
-            findings += found
-            clusters += largest
-            advance(table.num_rows)
-        findings += copies.across()
-    return clusters
+    for split in tables:
+        found, largest = copies.within(split)
+        findings += found
+        clusters += largest
+    return [*findings, *copies.across()], clusters
 
 
 def _shingle_size(scripts: Mapping[str, int]) -> int:

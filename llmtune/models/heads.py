@@ -9,14 +9,17 @@ from transformers.initialization import no_init_weights
 
 from llmtune.errors import ModelError
 from llmtune.models import first_token
-from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification
+from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification, LstmForTokenClassification
 from llmtune.models.mlp import MlpConfig, MlpForRows
-from llmtune.models.spec import ModelSpec
+from llmtune.models.spec import NAMING, ModelSpec
 
-# Our own architectures by their model_type; all others are those of transformers.
-OWN: dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]] = {
-    LstmConfig.model_type: (LstmConfig, LstmForSequenceClassification),
-    MlpConfig.model_type: (MlpConfig, MlpForRows),
+# Our own architectures by their model_type, and their classes by kind of head; all others are those of transformers.
+OWN: dict[str, tuple[type[PretrainedConfig], dict[str, type[PreTrainedModel]]]] = {
+    LstmConfig.model_type: (
+        LstmConfig,
+        {"classification": LstmForSequenceClassification, "tagging": LstmForTokenClassification},
+    ),
+    MlpConfig.model_type: (MlpConfig, {"classification": MlpForRows}),
 }
 
 POOLER = "pooler"  # the layer of a body that only heads for whole texts read, for which some models lack weights
@@ -25,10 +28,23 @@ OTHER = "use a model of another architecture"
 # What transformers calls its tables of the classes that have a task's head.
 MAPPINGS = {
     "classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+    "tagging": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
     "masked_lm": "MODEL_FOR_MASKED_LM_MAPPING",
     "causal_lm": "MODEL_FOR_CAUSAL_LM_MAPPING",
 }
-TASKS = {"classification": ("classification", "regression"), "masked_lm": ("masked_lm",), "causal_lm": ("causal_lm",)}
+TASKS = {
+    "classification": ("classification", "regression", "multilabel"),
+    "tagging": ("tagging",),
+    "masked_lm": ("masked_lm",),
+    "causal_lm": ("causal_lm",),
+}
+KINDS = {task: kind for kind, tasks in TASKS.items() for task in tasks}
+# What transformers calls the tasks that share a class.
+PROBLEM_TYPES = {
+    "classification": "single_label_classification",
+    "regression": "regression",
+    "multilabel": "multi_label_classification",
+}
 
 
 def class_for(config: PretrainedConfig, task: str) -> type[PreTrainedModel]:
@@ -37,7 +53,7 @@ def class_for(config: PretrainedConfig, task: str) -> type[PreTrainedModel]:
     Raises:
         ModelError: the architecture has no such head, or reads in both directions and cannot predict the next token.
     """
-    found = _with_head(config, "classification" if task == "regression" else task)
+    found = _with_head(config, KINDS[task])
     where = config.name_or_path or None
     if found is None:
         raise ModelError(f"the architecture {config.model_type} cannot do task={task}", where=where, remedy=OTHER)
@@ -60,7 +76,8 @@ def class_named(config: PretrainedConfig, name: str | None, *, task: str | None 
         ModelError: the architecture has no head for any task.
     """
     if config.model_type in OWN:
-        return OWN[config.model_type][1]
+        own = list(OWN[config.model_type][1].values())
+        return next((cls for cls in own if cls.__name__ == name), own[0])
     import transformers
 
     classes = {kind: cls for kind in MAPPINGS if (cls := _with_head(config, kind)) is not None}
@@ -78,7 +95,7 @@ def task_of(model: PreTrainedModel) -> str | None:
     """The task whose head a model has; None for a body alone."""
     for kind in MAPPINGS:
         if type(model) is _with_head(model.config, kind):
-            return "regression" if kind == "classification" and _is_regression(model.config) else kind
+            return _task_of_rows(model.config) if kind == "classification" else kind
     return None
 
 
@@ -121,9 +138,9 @@ def adapt(model: PreTrainedModel, spec: ModelSpec) -> PreTrainedModel:
 
 def set_labels(config: PretrainedConfig, spec: ModelSpec) -> None:
     """Write the task's labels into a config, and the padding token."""
-    if spec.task in ("classification", "regression"):
+    if spec.task in (*NAMING, "regression"):
         config.id2label, config.label2id = spec.labels["id2label"], spec.labels["label2id"]
-        config.problem_type = "regression" if spec.task == "regression" else "single_label_classification"
+        config.problem_type = PROBLEM_TYPES.get(spec.task)
     _set_padding(config, spec)
 
 
@@ -138,7 +155,7 @@ def start_at_mean(model: PreTrainedModel, spec: ModelSpec) -> None:
 
 def _with_head(config: PretrainedConfig, kind: str) -> type[PreTrainedModel] | None:
     if config.model_type in OWN:
-        return OWN[config.model_type][1] if kind == "classification" else None
+        return OWN[config.model_type][1].get(kind)
     import transformers
 
     return getattr(transformers, MAPPINGS[kind]).get(type(config), None)
@@ -148,16 +165,18 @@ def _reads_both_ways(config: PretrainedConfig) -> bool:
     return _with_head(config, "masked_lm") is not None and not getattr(config, "is_decoder", False)
 
 
-def _is_regression(config: PretrainedConfig) -> bool:
+def _task_of_rows(config: PretrainedConfig) -> str:
     """As transformers decides it, which takes a single output for a number if the config does not say."""
-    return config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
+    if config.problem_type is None:
+        return "regression" if config.num_labels == 1 else "classification"
+    return next(task for task, problem in PROBLEM_TYPES.items() if problem == config.problem_type)
 
 
 def _answers_alike(config: PretrainedConfig, spec: ModelSpec) -> bool:
-    if spec.task not in ("classification", "regression"):
+    if spec.task not in (*NAMING, "regression"):
         return True
     names = tuple(config.id2label.get(i) for i in range(config.num_labels))
-    return names == spec.label_names if spec.task == "classification" else len(names) == 1
+    return names == spec.label_names if spec.task in NAMING else len(names) == 1
 
 
 def _set_padding(config: PretrainedConfig, spec: ModelSpec) -> None:

@@ -1,4 +1,4 @@
-"""A recurrent classifier. B: texts, L: tokens, E: width of what a layer reads, H: hidden width, C: outputs."""
+"""Recurrent models of texts and words. B: texts, L: tokens, E: width of what a layer reads, H: hidden width, C: outputs."""
 
 import warnings
 
@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 EMBEDDING_STD = 0.1
 
 
 class LstmConfig(PretrainedConfig):
-    """What `LstmForSequenceClassification` is built from; the fields are those of the config section `model=lstm`."""
+    """What the classes here are built from; the fields are those of the config section `model=lstm`."""
 
     model_type = "llmtune_lstm"
 
@@ -35,8 +35,8 @@ class LstmConfig(PretrainedConfig):
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
 
 
-class LstmForSequenceClassification(PreTrainedModel):
-    """Embedding, LSTM layers, pooling over the tokens, linear head. Hochreiter and Schmidhuber 1997."""
+class LstmPreTrainedModel(PreTrainedModel):
+    """What both heads share: the encoder, a linear layer behind it, and how both begin."""
 
     config_class = LstmConfig
     base_model_prefix = "encoder"
@@ -49,11 +49,6 @@ class LstmForSequenceClassification(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.encoder.embedding
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
-        """Logits [B, C] for token ids and mask [B, L], padded on the right, at least one token a text."""
-        pooled_BH = self.encoder(input_ids, attention_mask)
-        return SequenceClassifierOutput(logits=self.classifier(F.dropout(pooled_BH, self.config.dropout, self.training)))
 
     def _init_weights(self, module: nn.Module) -> None:
         weights = {name: w for name, w in module.named_parameters(recurse=False) if not getattr(w, "_is_hf_initialized", False)}
@@ -73,8 +68,26 @@ class LstmForSequenceClassification(PreTrainedModel):
                     weight.chunk(4)[1].fill_(1.0)
 
 
+class LstmForSequenceClassification(LstmPreTrainedModel):
+    """Embedding, LSTM layers, pooling over the tokens, linear head. Hochreiter and Schmidhuber 1997."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
+        """Logits [B, C] for token ids and mask [B, L], padded on the right, at least one token a text."""
+        pooled_BH = self.encoder(input_ids, attention_mask)
+        return SequenceClassifierOutput(logits=self.classifier(F.dropout(pooled_BH, self.config.dropout, self.training)))
+
+
+class LstmForTokenClassification(LstmPreTrainedModel):
+    """Embedding, LSTM layers, linear head for each token. Graves and Schmidhuber 2005."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> TokenClassifierOutput:
+        """Logits [B, L, C] for token ids and mask [B, L], padded on the right; those of padding mean nothing."""
+        states_BLH = self.encoder.of_tokens(input_ids, attention_mask)
+        return TokenClassifierOutput(logits=self.classifier(F.dropout(states_BLH, self.config.dropout, self.training)))
+
+
 class LstmEncoder(nn.Module):
-    """From tokens to one vector.
+    """From tokens to one vector, or to one for each of them.
 
     Each direction of each layer is a one-way `nn.LSTM` over padded rows; the backward ones read every text reversed
     within its own length. What a one-way net says of a token depends on the tokens before it alone, so padding on the
@@ -95,8 +108,19 @@ class LstmEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """One vector for each text, [B, H] or [B, 2H], for token ids and mask [B, L]."""
-        lengths_B1 = attention_mask.sum(-1, keepdim=True)
-        reversal_BL = lengths_B1 - attention_mask.cumsum(-1)  # reads each text backwards; padding reads anything
+        lengths_B1, reversal_BL = _reversal(attention_mask)
+        # The backward states stay reversed: mean and max do not mind, and the last one has read the whole text.
+        states = self._states(input_ids, reversal_BL)
+        return torch.cat([self._pooled(states_BLH, attention_mask, lengths_B1) for states_BLH in states], -1)
+
+    def of_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """One vector for each token, [B, L, H] or [B, L, 2H], for token ids and mask [B, L]."""
+        _, reversal_BL = _reversal(attention_mask)
+        ahead, *back = self._states(input_ids, reversal_BL)
+        return torch.cat([ahead, *(_reordered(states_BLH, reversal_BL) for states_BLH in back)], -1)
+
+    def _states(self, input_ids: Tensor, reversal_BL: Tensor) -> list[Tensor]:
+        """The last layer's states [B, L, H] forwards and, of a model that reads both ways, backwards."""
         states_BLE, states = self.embedding(input_ids), []  # the latter: of each direction
         for i, layer in enumerate(self.forward_layers):
             if i and self.config.bidirectional:
@@ -107,8 +131,7 @@ class LstmEncoder(nn.Module):
             states = [self._run(layer, states_BLE)]
             if self.config.bidirectional:
                 states.append(self._run(self.backward_layers[i], _reordered(states_BLE, reversal_BL)))
-        # The backward states stay reversed: mean and max do not mind, and the last one has read the whole text.
-        return torch.cat([self._pooled(states_BLH, attention_mask, lengths_B1) for states_BLH in states], -1)
+        return states
 
     def _run(self, layer: nn.LSTM, states_BLE: Tensor) -> Tensor:
         """One layer in one direction; in training with a share of its recurrent weights dropped, the same at every token."""
@@ -125,6 +148,12 @@ class LstmEncoder(nn.Module):
         if self.config.pooling == "max":
             return states_BLH.masked_fill(is_padding_BL1, float("-inf")).amax(1)
         return states_BLH.masked_fill(is_padding_BL1, 0.0).sum(1) / lengths_B1
+
+
+def _reversal(mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths [B, 1], and the order [B, L] that reads each text backwards, and that back; padding reads anything."""
+    lengths_B1 = mask_BL.sum(-1, keepdim=True)
+    return lengths_B1, lengths_B1 - mask_BL.cumsum(-1)
 
 
 def _layers(widths: list[int], hidden_size: int) -> nn.ModuleList:

@@ -6,7 +6,7 @@ from llmtune.config.sections.model import LstmModel, MlpModel, ModelConfig
 from llmtune.models import heads, pretrained
 from llmtune.models.heads import adapt
 from llmtune.models.location import locate
-from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification
+from llmtune.models.lstm import LstmConfig
 from llmtune.models.mlp import MlpConfig, MlpForRows
 from llmtune.models.pretrained import read as load
 from llmtune.models.spec import ModelSpec
@@ -33,7 +33,7 @@ def _lstm(model: LstmModel, spec: ModelSpec) -> PreTrainedModel:
     sizes = model.model_dump(exclude={"type"})
     config = LstmConfig(vocab_size=spec.vocab_size, pad_token_id=spec.pad_token_id, **sizes)
     heads.set_labels(config, spec)
-    made = LstmForSequenceClassification(config)
+    made = heads.class_for(config, spec.task)(config)
     heads.start_at_mean(made, spec)
     return made
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-TaskType = Literal["classification", "regression", "causal_lm", "masked_lm"]
+TaskType = Literal["classification", "regression", "multilabel", "tagging", "causal_lm", "masked_lm"]
+NAMING = ("classification", "multilabel", "tagging")  # tasks whose answers have names
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,7 @@ class ModelSpec:
 
     Attributes:
         task: decides the head.
-        label_names: class names in the order of their ids; empty for tasks without classes.
+        label_names: names of classes, labels or tags in the order of their ids; empty for tasks without them.
         vocab_size: entries of the tokenizer; 0 for numeric rows.
         pad_token_id, bos_token_id, eos_token_id: of the tokenizer, None where it has no such token.
         max_length: most tokens of one input; 0 for numeric rows.
@@ -36,11 +37,11 @@ class ModelSpec:
 
     @property
     def num_outputs(self) -> int:
-        """Width of a head that gives one answer for each row: classes, or 1 for a number."""
-        return len(self.label_names) if self.task == "classification" else 1
+        """Width of a head that answers for each row or word: names, or 1 for a number."""
+        return len(self.label_names) if self.task in NAMING else 1
 
     @property
     def labels(self) -> dict[str, dict]:
         """`id2label` and `label2id` of a transformers config; a number has the name 'value'."""
-        names = self.label_names if self.task == "classification" else ("value",)
+        names = self.label_names if self.task in NAMING else ("value",)
         return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}

@@ -73,12 +73,14 @@ class Scores:
         loss_sums: float64 [B], each example's loss summed over its targets.
         weights: float64 [B], each example's number of targets.
         outputs: per-example arrays [B, ...], such as `prediction`, `reference`, `probabilities`.
+        sums: over the batch, of equal shape in every batch: what metrics follow from that are no mean of a loss.
     """
 
     example_ids: np.ndarray
     loss_sums: np.ndarray
     weights: np.ndarray
     outputs: dict[str, np.ndarray]
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Task(Protocol):

@@ -112,7 +112,7 @@ def label_names_of(train: pa.Table) -> list[str]:
         if label.lower() in ("nan", "none", "null"):
             remedy = f"correct or remove the row; if this is the name of a class, rename it: data.label_map={{{label}: ...}}"
             raise DataError(f"the label is {label!r}", where=place_of(label), remedy=remedy)
-    names.sort()
+    names = label_order(names)
     if all(_is_number(n) for n in names):
         fraction = next((n for n in names if float(n) != int(float(n))), None)
         if fraction is not None:
@@ -121,10 +121,15 @@ def label_names_of(train: pa.Table) -> list[str]:
                 where=place_of(fraction),
                 remedy="task=regression predicts numbers; classes are names or whole numbers",
             )
-        names.sort(key=float)
     if len(names) < 2:
         raise DataError(f"all {len(labels)} train rows have the label {names[0]!r}: there is nothing to tell apart")
     return names
+
+
+def label_order(names: Sequence[str]) -> list[str]:
+    """Sorted; numbers by their size."""
+    names = sorted(names)
+    return sorted(names, key=float) if all(_is_number(n) for n in names) else names
 
 
 def plain_label(label: str | None) -> str | None:

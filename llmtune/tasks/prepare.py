@@ -14,7 +14,7 @@ from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import TaskConfig
 from llmtune.config.sections.split import SplitConfig
-from llmtune.data import prepared, sources
+from llmtune.data import forms, prepared, sources
 from llmtune.data import split as splits
 from llmtune.data import tokenizer as tokenizers
 from llmtune.data.accounting import Ledger
@@ -25,10 +25,12 @@ from llmtune.data.prepared import Prepared
 from llmtune.data.readers.columns import listed
 from llmtune.data.spool import Spool, batches_of
 from llmtune.errors import ConfigError, DataError, ModelError
+from llmtune.tasks import lists
 from llmtune.tasks.base import Task
 from llmtune.tasks.classification import label_names_of, plain_label
 from llmtune.tasks.language_modeling import CausalLmTask
 from llmtune.tasks.registry import rebuild
+from llmtune.tasks.tagging import TaggingTask
 from llmtune.tasks.text import TextInputs, as_numbers
 
 CHUNK_ROWS, CHUNK_BYTES = 10_000, 4 << 20  # that are worked on at once
@@ -63,6 +65,7 @@ def load_rows(
     data: DataConfig,
     *,
     need_label: bool,
+    form: forms.Form = "label",
     seed: int,
     spool: Spool | None = None,
     also: sources.Also | None = None,
@@ -78,7 +81,8 @@ def load_rows(
         unused.difference_update(plain)
         return pa.array([renamed.get(label, label) for label in plain], pa.string()).take(encoded.indices)
 
-    tables = sources.load(data, need_label=need_label, seed=seed, spool=spool, also=also, rename=rename, ledger=ledger)
+    how = {"need_label": need_label, "form": form, "seed": seed, "spool": spool}
+    tables = sources.load(data, **how, also=also, rename=rename, ledger=ledger)
     if unused:
         console.notice(f"data.label_map renames {listed(sorted(unused))}, which is the label of no row")
     return tables
@@ -95,9 +99,9 @@ def load_splits(
     ledger: Ledger,
 ) -> dict[str, pa.Table]:
     """The canonical tables of the train, validation and test rows, cleaned, as they are before a task encodes them."""
-    needs_label = task.type in ("classification", "regression")
+    needs_label, form = task.type in forms.NEED_LABEL, forms.OF_TASK[task.type]
     also = splits.also_read(split, data)
-    tables = load_rows(data, need_label=needs_label, seed=seed, spool=spool, also=also, ledger=ledger)
+    tables = load_rows(data, need_label=needs_label, form=form, seed=seed, spool=spool, also=also, ledger=ledger)
     given = cleaning.before_split(tables, clean, ledger=ledger, spool=spool)
     tables = splits.split(given, split, seed=seed, stratify=task.type == "classification", spool=spool)
     ledger.enter_split(given, tables)
@@ -207,6 +211,10 @@ class _Builder:
         elif self.task.type == "regression":
             mean, std = _mean_and_std(train, lambda rows: np.array(as_numbers(_columns(rows), "label")))
             description |= {"target_mean": float(mean), "target_std": float(std)}
+        elif self.task.type == "multilabel":
+            description |= {"label_names": self._list_names(train, "labels"), "threshold": self.task.threshold}
+        elif self.task.type == "tagging":
+            description["label_names"] = self._list_names(train, "tags")
         return description, facts
 
     def _token_facts(self, fast: Any) -> dict[str, Any]:
@@ -231,6 +239,15 @@ class _Builder:
         if self.task.label_names is not None:
             return _given_label_names(self.task.label_names)
         names = label_names_of(train)
+        known = (self.origin.description or {}).get("label_names")
+        return list(known) if known and set(names) <= set(known) else names
+
+    def _list_names(self, train: pa.Table, column: str) -> list[str]:
+        """Of labels or tags that come in lists."""
+        if self.task.label_names is not None:
+            return _given_label_names(self.task.label_names)
+        given = tuple(plain_label(name) for name in self.data.label_columns)
+        names = lists.label_names_of(train, given) if column == "labels" else lists.tag_names_of(train)
         known = (self.origin.description or {}).get("label_names")
         return list(known) if known and set(names) <= set(known) else names
 
@@ -287,6 +304,8 @@ class _Counter:
                 self._tokens += len(stored["input_ids"].flatten())
             yield stored
         self._truncated = text.num_truncated - before if text is not None else 0
+        if isinstance(self._task, TaggingTask):
+            self._task.tell()
 
     def facts(self) -> dict[str, int]:
         counted = {"rows": self._rows, "source_rows": self._table.num_rows}

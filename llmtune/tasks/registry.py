@@ -9,7 +9,9 @@ from llmtune.tasks.base import Task
 from llmtune.tasks.classification import ClassificationTask
 from llmtune.tasks.inputs import NumericInputs, RowInputs, TextRows
 from llmtune.tasks.language_modeling import CausalLmTask, MaskedLmTask
+from llmtune.tasks.multilabel import MultilabelTask
 from llmtune.tasks.regression import RegressionTask
+from llmtune.tasks.tagging import TaggingTask
 from llmtune.tasks.text import TextInputs
 
 
@@ -27,6 +29,11 @@ def rebuild(description: dict[str, Any], tokenizer_dir: Path | None) -> Task:
             case "regression":
                 inputs = _row_inputs(description, tokenizer_dir)
                 return RegressionTask(inputs, target_mean=description["target_mean"], target_std=description["target_std"])
+            case "multilabel":
+                inputs = _row_inputs(description, tokenizer_dir)
+                return MultilabelTask(inputs, **{name: description[name] for name in ("label_names", "threshold")})
+            case "tagging":
+                return TaggingTask(_text(description, tokenizer_dir), label_names=description["label_names"])
             case "causal_lm":
                 apart = description.get("isolate_documents", False)
                 text = _text(description, tokenizer_dir)

@@ -102,6 +102,13 @@ class TextInputs:
             columns["token_type_ids"] = [row.type_ids for row in encoded]
         return columns
 
+    def encode_with_offsets(self, texts: Sequence[str]) -> tuple[list[list[int]], list[np.ndarray]]:
+        """Token ids of each text, cut to max_length, and where each token begins and ends in it, int64 [L, 2]."""
+        encoded = self._backend.encode_batch(list(texts))
+        self._num_truncated += sum(len(row.ids) == self.max_length and bool(row.overflowing) for row in encoded)
+        offsets = [np.array(row.offsets, dtype=np.int64).reshape(-1, 2) for row in encoded]
+        return [row.ids or [self.pad_token_id] for row in encoded], offsets
+
     def augment(self, examples: Sequence[dict], draw: Draw) -> Sequence[dict]:
         """The examples changed at random: a variant, its text, its tokens; draws depend on epoch, row and repeat alone."""
         if not draw.training:

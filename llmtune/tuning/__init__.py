@@ -12,6 +12,8 @@ from llmtune.config.sections.model import LoraTuning, TuningConfig
 from llmtune.errors import ConfigError, ResourceError
 from llmtune.models.heads import TASKS, new_weights, task_of
 
+HEADED = (*TASKS["classification"], *TASKS["tagging"])  # tasks that bring a head of their own
+
 
 def apply(model: PreTrainedModel, tuning: TuningConfig) -> nn.Module:
     """Decide by `requires_grad` which weights learn; LoRA wraps the model. What has just been drawn always learns.
@@ -67,7 +69,7 @@ def _lora(model: PreTrainedModel, tuning: LoraTuning) -> nn.Module:
         wanted = f"there is no linear layer '{unknown[0]}'" if unknown else "the model has no linear layers to update"
         raise ConfigError([f"tuning.target_modules: {wanted}; there are: {known}"])
     # Opened in place: peft's modules_to_save would keep a frozen copy of a head that no one can draw again.
-    open_too = new_weights(model) | (head_parameters(model) if task_of(model) in TASKS["classification"] else set())
+    open_too = new_weights(model) | (head_parameters(model) if task_of(model) in HEADED else set())
     opened = {id(model.get_parameter(name)) for name in open_too}
     config = LoraConfig(
         r=tuning.rank,

@@ -30,14 +30,21 @@ TRAIN_ROWS = 500
 TEST_ROWS_PER_CLASS = 20  # of Banking77
 LONGEST_RUN = 900.0  # seconds
 AT_ONCE = 2
-METHODS = {
-    "none": "none",
-    "synonyms": "synonyms",
-    "insert": "insert",
-    "swap": "swap",
-    "drop": "drop",
-    "EDA": "[synonyms,insert,swap,drop]",
-}
+ALONE = [
+    "synonyms",
+    "insert",
+    "swap",
+    "drop",
+    "characters",
+    "keyboard",
+    "punctuation",
+    "cutoff",
+    "mask",
+    "mixup",
+    "word_mixup",
+    "fgm",
+]
+METHODS = {"none": "none", **{name: name for name in ALONE}, "EDA": "[synonyms,insert,swap,drop]"}
 MODELS = {
     "lstm": ["model=lstm", "training.epochs=30", "optimizer.lr=2e-3"],
     "minilm": ["model=bert", "model.pretrained={weights}", "training.epochs=6", "optimizer.lr=2e-4"],

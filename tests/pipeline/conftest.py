@@ -130,6 +130,24 @@ def pairs(num_rows: int) -> list[dict[str, str]]:
     ]
 
 
+def moods(num_rows: int) -> list[dict]:
+    """Texts with none, one or both of two labels, which words decide."""
+    rows = []
+    for i, row in enumerate(sentences(num_rows)):
+        words = [w for w in row["text"].split() if w not in (*GOOD, *BAD)]
+        labels = [name for name, is_set in (("good", i % 2), ("bad", i // 2 % 2)) if is_set]
+        picked = [{"good": GOOD, "bad": BAD}[name][i % 8] for name in labels]
+        rows.append({"text": " ".join([*words[:2], *picked, *words[2:]]), "labels": labels})
+    return rows
+
+
+def tagged(num_rows: int) -> list[dict]:
+    """Lists of words, of which those of mood are entities of one word."""
+    kinds = {**dict.fromkeys(GOOD, "B-good"), **dict.fromkeys(BAD, "B-bad")}
+    rows = [row["text"].split() for row in sentences(num_rows)]
+    return [{"words": words, "tags": [kinds.get(word, "O") for word in words]} for words in rows]
+
+
 def points(num_rows: int) -> list[dict[str, str]]:
     """Rows on the plane y = 3 u - 2 v + 5, with a little noise."""
     u, v = np.random.default_rng(0).normal(size=(2, num_rows))

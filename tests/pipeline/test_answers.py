@@ -72,7 +72,7 @@ def test_predict_leaves_out_blank_lines_and_nothing_gives_nothing(finished: Fold
         (["nowhere.txt"], None, 3, "nowhere.txt"),
         (["nowhere.csv"], None, 3, "nowhere.csv"),
         (["bad.txt"], b"good\n\xff\xfe\n", 3, "UTF-8"),
-        (["bad.txt.gz"], gzip.compress(b"good film\n" * 9)[:-9], 3, "gzip"),
+        (["bad.txt.gz"], gzip.compress(b"good film\n" * 9, mtime=0)[:-9], 3, "gzip"),
         (["bad.txt.gz"], b"good\n", 3, "gzip"),
         (["bad.csv"], b"review\ngood\n", 3, "text"),
         (["ok.txt", "output=no/such/folder/x.jsonl"], b"good\n", 3, "no/such/folder"),

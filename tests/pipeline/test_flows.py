@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import transformers
 
-from tests.pipeline.conftest import SMALL, Folder, pairs, points, read, read_lines, sentences, write_rows
+from tests.pipeline.conftest import SMALL, Folder, moods, pairs, points, read, read_lines, sentences, tagged, write_rows
 
 TEXTS = ["the film was good", "two friends talk about a dreary story", "rain and music and bread and a lovely walk home"]
 
@@ -65,6 +65,30 @@ CASES = {
         at_least=0.99,
         inputs=("1.0 2.0", "-0.5, 0.25", "0\t0"),
     ),
+    "several labels": Case(
+        "multilabel",
+        "moods.jsonl",
+        moods(200),
+        [*SMALL["bert"], *LR, "training.epochs=4", "data.label_column=labels"],
+        "f1_micro",
+        at_least=0.9,
+    ),
+    "tags": Case(
+        "tagging",
+        "tagged.jsonl",
+        tagged(200),
+        [*SMALL["lstm"], *LR, "training.epochs=6", "data.text_column=words", "data.label_column=tags"],
+        "f1",
+        at_least=0.9,
+    ),
+    "tags of a transformer": Case(
+        "tagging",
+        "tagged.json",
+        tagged(200),
+        [*SMALL["bert"], *LR, "training.epochs=4", "data.text_column=words", "data.label_column=tags"],
+        "f1",
+        at_least=0.9,
+    ),
     "causal": Case("causal_lm", "book.txt.gz", sentences(300), [*SMALL["gpt"], *LM], "perplexity", at_most=60),
     "masked": Case(
         "masked_lm",
@@ -115,6 +139,7 @@ def test_a_run_directory_is_laid_out_as_documented(flow: Flow):
         assert {p.name for p in run.iterdir()} - {".lock", "export"} == {
             "config.yaml",
             "metrics.jsonl",
+            "data.json",
             "checkpoints",
             "evaluation",
             "result.json",
@@ -156,8 +181,16 @@ def recomputed(metric: str, rows: list[dict]) -> float:
     if metric == "r2":
         references, predictions = (np.array([row[k] for row in rows]) for k in ("reference", "prediction"))
         return 1 - ((references - predictions) ** 2).sum() / ((references - references.mean()) ** 2).sum()
+    if metric in ("f1", "f1_micro"):
+        found = [tuple(map(set, (_said(row, "reference"), _said(row, "prediction")))) for row in rows]
+        return 2 * sum(len(a & b) for a, b in found) / sum(len(a) + len(b) for a, b in found)
     weights = [row["num_targets"] for row in rows]
     return math.exp(np.average([row["loss"] for row in rows], weights=weights))
+
+
+def _said(row: dict, side: str) -> list:
+    """Labels; or the entities of one word each, with their places."""
+    return [(i, tag) for i, tag in enumerate(row[side]) if tag != "O"] if "tokens" in row else row[side]
 
 
 def test_the_model_has_learned(flow: Flow):
@@ -209,6 +242,12 @@ def test_onnx_answers_as_predict(flow: Flow):
             case "classification":
                 shares = np.exp(logits) / np.exp(logits).sum()
                 assert list(shares) == pytest.approx(list(said["probabilities"].values()), abs=1e-5)
+            case "multilabel":
+                assert list(1 / (1 + np.exp(-logits))) == pytest.approx(list(said["probabilities"].values()), abs=1e-5)
+            case "tagging":
+                config = transformers.PretrainedConfig.from_pretrained(flow.second / "export" / "huggingface")
+                names = [config.id2label[i] for i in logits.argmax(-1)]
+                assert set(said["tags"]) <= set(names) and len(said["tags"]) == len(line.split())
             case "regression":
                 assert logits[0] == pytest.approx(said["value"], abs=1e-4)
             case "masked_lm":

@@ -1,8 +1,9 @@
 """The rows: where they come from, and which columns hold what."""
 
-from typing import Annotated, Literal
+import codecs
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from llmtune.config.sections.base import Count, Name, Section
 
@@ -11,11 +12,15 @@ class ColumnMapping(Section):
     """Which columns of the source hold what. Shared by every kind of data."""
 
     text_column: Name | None
-    """Column with the text; null for purely numeric rows."""
+    """Column with the text, or for task=tagging with lists of words; null for purely numeric rows."""
     text_pair_column: Name | None
     """Column with the second text of a pair."""
     label_column: Name | None
-    """Column with the class name or, for regression, the number to predict."""
+    """Column with the class name, the number to predict, or for multilabel and tagging lists of labels or tags."""
+    label_columns: tuple[Name, ...]
+    """For task=multilabel: columns of 0 and 1, one for each label, instead of data.label_column."""
+    label_separator: Annotated[str, Field(min_length=1)] | None
+    """For task=multilabel: what divides the labels where data.label_column holds text, such as '|' or ','."""
     feature_columns: tuple[Name, ...]
     """Numeric input columns, for model=mlp."""
     where: dict[str, str]
@@ -26,6 +31,21 @@ class ColumnMapping(Section):
     """Use at most this many rows of each split, drawn with the seed."""
 
 
+def _known_encoding(name: str) -> str:
+    try:
+        is_text = name == "auto" or codecs.lookup(name)._is_text_encoding
+    except LookupError:
+        is_text = False
+    if not is_text:
+        raise ValueError(f"there is no encoding '{name}': such as utf-8, cp1252, gb18030, utf-16, or auto")
+    return name
+
+
+def _as_tab(value: Any) -> Any:
+    return "\t" if value == "\\t" else value
+
+
+Delimiter = Annotated[str, BeforeValidator(_as_tab), Field(min_length=1, max_length=1)]
 FileNames = Annotated[tuple[Name, ...], Field(min_length=1)]
 
 
@@ -34,19 +54,23 @@ class FilesData(ColumnMapping):
 
     type: Literal["files"]
     train_file: Name | FileNames
-    """File or files to train on: a path, or package:NAME/PATH. Gzip is understood."""
+    """File or files to train on: a path, or package:NAME/PATH. Gzip is understood. Or a folder of texts, see data.format."""
     validation_file: Name | FileNames | None
     """File or files to choose the best checkpoint on; null: split off from the train rows."""
     test_file: Name | FileNames | None
     """File or files for the final score; null: split off from the train rows."""
-    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "text"]
-    """File format; auto goes by the name's ending."""
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None
-    """Character between CSV or TSV fields; null: comma for CSV, tab for TSV."""
+    format: Literal["auto", "csv", "tsv", "json", "jsonl", "parquet", "text", "conll", "folders"]
+    """File format; auto goes by the name's ending; conll: a word a line; folders: DIR/LABEL/*.txt."""
+    encoding: Annotated[Name, AfterValidator(_known_encoding)]
+    """Encoding of text files, such as cp1252, gb18030 or utf-16; auto: UTF-8, else what the bytes look like."""
+    delimiter: Delimiter | None
+    """Character between CSV or TSV fields; null: comma for CSV, tab for TSV, another one where only that fits the header."""
     quoting: bool
-    """Whether double quotes enclose CSV or TSV fields; false: quotes are literal text."""
+    """Whether quotes enclose CSV or TSV fields; false: quotes are literal text."""
+    quote: Annotated[str, Field(min_length=1, max_length=1)] | None
+    """Character that encloses CSV or TSV fields; null: the double quote, or a single one where only that fits the header."""
     column_names: tuple[Name, ...] | None
-    """Names of the columns of a CSV or TSV file without a header line."""
+    """Names of the columns of a CSV, TSV or CoNLL file without a header line."""
 
 
 class HubData(ColumnMapping):

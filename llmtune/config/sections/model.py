@@ -21,6 +21,24 @@ class RegressionTask(Section):
     type: Literal["regression"]
 
 
+class MultilabelTask(Section):
+    """Any number of labels for each text or pair of texts; binary cross-entropy."""
+
+    type: Literal["multilabel"]
+    label_names: tuple[Name, ...] | None
+    """Names of the labels in the order of their ids; null: data.label_columns, or the sorted labels of the train rows."""
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    """Probability from which on a label is predicted."""
+
+
+class TaggingTask(Section):
+    """One tag for each word, such as the B-, I- and O of named entities."""
+
+    type: Literal["tagging"]
+    label_names: tuple[Name, ...] | None
+    """Tags in the order of their ids; null: those of the train rows."""
+
+
 class CausalLmTask(Section):
     """Predict the next token. Rows are joined, each ended by the end-of-text token, and cut into blocks of max_length."""
 
@@ -37,7 +55,10 @@ class MaskedLmTask(Section):
     """Share of the tokens to predict: of these 80 % are masked, 10 % replaced, 10 % kept."""
 
 
-TaskConfig = Annotated[ClassificationTask | RegressionTask | CausalLmTask | MaskedLmTask, Field(discriminator="type")]
+TaskConfig = Annotated[
+    ClassificationTask | RegressionTask | MultilabelTask | TaggingTask | CausalLmTask | MaskedLmTask,
+    Field(discriminator="type"),
+]
 
 
 class LstmModel(Section):
@@ -53,7 +74,7 @@ class LstmModel(Section):
     bidirectional: bool
     """Whether the text is also read backwards."""
     pooling: Literal["mean", "max", "last"]
-    """How the hidden states of a text become one vector."""
+    """How the hidden states of a text become one vector; task=tagging keeps them all."""
     dropout: Fraction
     """Dropout on word vectors, between layers and before the head."""
     recurrent_dropout: Fraction

@@ -25,8 +25,10 @@ class Source:
         path: where it lies.
         name: the same as the user wrote it, for messages.
         gzipped: whether it has to be unpacked.
+        encoding: of the text, or 'auto'.
         delimiter: between the fields of a CSV or TSV file.
-        quoting: whether double quotes enclose such fields.
+        quote: that encloses such fields; None: quotes are literal text.
+        is_delimiter_told, is_quote_told: whether another one is not to be looked for.
         column_names: of such a file without a header line.
         scratch: folder for what has to be unpacked before it can be read; None: the system's.
     """
@@ -34,18 +36,22 @@ class Source:
     path: Path
     name: str
     gzipped: bool
-    delimiter: str
-    quoting: bool
-    column_names: tuple[str, ...] | None
+    encoding: str = "utf-8"
+    delimiter: str = ","
+    quote: str | None = '"'
+    is_delimiter_told: bool = True
+    is_quote_told: bool = True
+    column_names: tuple[str, ...] | None = None
     scratch: Path | None = None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns that are asked for: by config key, and those that may be absent."""
+    """The columns that are asked for: by config key, those that may be absent, and those that may hold lists."""
 
     required: dict[str, str]
     optional: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
 
     def among(self, present: Sequence[str], *, where: str, hint: str = "") -> list[str]:
         """The wanted columns that are present.
@@ -70,10 +76,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some rows of a file: wanted columns as Arrow arrays, and for messages the line or number of each row."""
+    """Some rows of a file: wanted columns as Arrow arrays, and for messages the line or number of each row.
+
+    Where each row is a file of its own, `files` names them.
+    """
 
     columns: dict[str, pa.Array]
     rows: np.ndarray
+    files: pa.Array | None = None
 
 
 Reader = Callable[[Source, Wanted], Iterator[Chunk]]

@@ -6,12 +6,13 @@ from itertools import chain, islice
 
 import numpy as np
 
+from llmtune.data.readers import dialect
 from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted, text_array
 from llmtune.data.readers.stream import MAX_FIELD, lines_of, text_blocks, text_lines
 from llmtune.data.readers.well_formed import WellFormed
 from llmtune.errors import DataError
 
-_LIKELY_DELIMITERS = (",", "\t", ";", "|")
+_QUOTES = {'"': "double", "'": "single", None: "double"}
 
 
 def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
@@ -21,9 +22,12 @@ def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
         DataError: a missing column, a row of another width, a quote that is not closed; and see stream.py.
     """
     names, positions = source.column_names, None
-    blocks = text_blocks(source.path, source.name, gzipped=source.gzipped)
+    blocks = text_blocks(source.path, source.name, gzipped=source.gzipped, encoding=source.encoding)
+    first = next(blocks, "")
+    source = dialect.found(first, source, wanted)
+    blocks = chain([first] if first else [], blocks)
     width = len(names) if names is not None else None
-    well_formed = WellFormed(blocks, delimiter=source.delimiter, quoting=source.quoting, width=width)
+    well_formed = WellFormed(blocks, delimiter=source.delimiter, quote=source.quote, width=width)
     for block in well_formed:
         if names is None:
             names, block = tuple(block.first()), block.after_first()
@@ -59,9 +63,7 @@ class _Rows:
         self._skipped = first_line - 1
         self._line = first_line  # on which the next row starts
         csv.field_size_limit(MAX_FIELD)
-        quoting = csv.QUOTE_MINIMAL if source.quoting else csv.QUOTE_NONE
-        lines = chain.from_iterable(lines)
-        self._reader = csv.reader(lines, delimiter=source.delimiter, quoting=quoting, strict=True)
+        self._reader = dialect.reader(chain.from_iterable(lines), source)
 
     def batches(self, size: int) -> Iterator[tuple[list[int], list[list[str]]]]:
         reader, width = self._reader, self.width
@@ -86,14 +88,18 @@ class _Rows:
         named = " (as many as data.column_names)" if self._source.column_names else ""
         remedy = "complete or remove the row"
         if len(row) > self.width:
-            quoted = "enclose texts that hold the delimiter in double quotes"
-            remedy = quoted if self._source.quoting else f"{quoted} and set data.quoting=true, or choose another data.delimiter"
+            quoted = f"enclose texts that hold the delimiter in {_QUOTES.get(self._source.quote, 'such')} quotes"
+            remedy = quoted if self._source.quote else f"{quoted} and set data.quoting=true, or choose another data.delimiter"
         message = f"expected {self.width} fields{named}, got {len(row)}"
         return DataError(message, where=f"{self._source.name}:{self._line}", remedy=remedy)
 
     def _malformed(self, complaint: str) -> DataError:
         opened, last = self._quote_opened(), self._skipped + self._reader.line_num
-        remedy = 'write a double quote inside a field twice (""); if quotes are literal text, set data.quoting=false'
+        quote = self._source.quote
+        remedy = (
+            f"write a {_QUOTES.get(quote, 'such a')} quote inside a field twice ({quote}{quote}); "
+            "if quotes are literal text, set data.quoting=false"
+        )
         if opened is None:
             message = f"a field is longer than {MAX_FIELD:,} characters" if "limit" in complaint else f"bad row: {complaint}"
             return DataError(message, where=f"{self._source.name}:{self._line}", remedy="cut longer texts into rows")
@@ -107,20 +113,22 @@ class _Rows:
 
     def _quote_opened(self) -> int | None:
         """The line of the quote that opens the malformed field of the current row: the row is read once more."""
-        if not self._source.quoting:
+        source, quote = self._source, self._source.quote
+        if quote is None:
             return None
-        lines = chain.from_iterable(text_lines(self._source.path, self._source.name, gzipped=self._source.gzipped))
+        batches = text_lines(source.path, source.name, gzipped=source.gzipped, encoding=source.encoding)
+        lines = chain.from_iterable(batches)
         text = "".join(islice(lines, self._line - 1, self._skipped + self._reader.line_num))
         at = 0
         while at < len(text):
-            if text[at] != '"':
+            if text[at] != quote:
                 at = text.find(self._source.delimiter, at) + 1
                 if at == 0:
                     return None
                 continue
-            closing = text.find('"', at + 1)
-            while closing >= 0 and text.startswith('""', closing):
-                closing = text.find('"', closing + 2)
+            closing = text.find(quote, at + 1)
+            while closing >= 0 and text.startswith(quote * 2, closing):
+                closing = text.find(quote, closing + 2)
             if closing < 0 or text[closing + 1 : closing + 2] != self._source.delimiter:
                 return self._line + text.count("\n", 0, at)
             at = closing + 2
@@ -130,7 +138,7 @@ class _Rows:
 def _hint(names: tuple[str, ...], source: Source) -> str:
     if source.column_names is not None:
         return ""
-    other = next((d for d in _LIKELY_DELIMITERS if d in names[0] and d != source.delimiter), None)
+    other = next((d for d in dialect.DELIMITERS if d in names[0] and d != source.delimiter), None)
     if len(names) == 1 and other:
         shown = "format=tsv" if other == "\t" else f"delimiter='{other}'"
         return f"; the fields seem to be divided otherwise: data.{shown}"

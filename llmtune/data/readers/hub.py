@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from llmtune.config.sections.data import HubData
 from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Wanted
+from llmtune.data.readers.lists import is_list
 from llmtune.errors import DataError
 
 
@@ -22,7 +24,7 @@ def read(data: HubData, split: str, wanted: Wanted) -> Iterator[Chunk]:
     where = f"{data.name}[{split}]"
     rows = _load(data, split)
     found = wanted.among(rows.column_names, where=where)
-    class_names = {name: getattr(rows.features[name], "names", None) for name in found}
+    class_names = {name: _class_names(rows.features[name]) for name in found}
     first = 1
     for table in rows.select_columns(found).with_format("arrow").iter(batch_size=CHUNK_ROWS):
         columns = {}
@@ -50,5 +52,14 @@ def _load(data: HubData, split: str) -> Any:
         raise DataError(f"the data set cannot be loaded: {told}", where=f"{data.name}[{split}]", remedy=remedy) from None
 
 
+def _class_names(feature: Any) -> list[str] | None:
+    """The names that the ids of a column, or of lists in it, stand for."""
+    return getattr(getattr(feature, "feature", feature), "names", None)
+
+
 def _named(ids: pa.Array, names: list[str]) -> pa.Array:
+    if is_list(ids.type):
+        lengths = pc.fill_null(pc.list_value_length(ids), 0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        return pa.ListArray.from_arrays(offsets, _named(ids.flatten(), names))
     return pa.array([names[i] if i is not None and i >= 0 else None for i in ids.to_pylist()], pa.string())

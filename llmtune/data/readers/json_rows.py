@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted, text_array
+from llmtune.data.readers.lists import list_array
 from llmtune.data.readers.stream import MAX_FIELD, text_blocks, text_lines
 from llmtune.errors import DataError
 
@@ -24,7 +25,8 @@ def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
     Raises:
         DataError: bad JSON with its line, something else than a list of objects, a column that no object has.
     """
-    objects = _Stream(text_blocks(source.path, source.name, gzipped=source.gzipped), source.name)
+    blocks = text_blocks(source.path, source.name, gzipped=source.gzipped, encoding=source.encoding)
+    objects = _Stream(blocks, source.name)
     collector, first = _Collector(source, wanted), 1
     for part in _parts(objects.whole()["data"] if objects.is_mapping() else objects):
         yield collector.chunk(part, range(first, first + len(part)))
@@ -137,7 +139,7 @@ def read_lines(source: Source, wanted: Wanted) -> Iterator[Chunk]:
     """
     collector = _Collector(source, wanted)
     line = 0
-    for lines in text_lines(source.path, source.name, gzipped=source.gzipped):
+    for lines in text_lines(source.path, source.name, gzipped=source.gzipped, encoding=source.encoding):
         objects, rows = [], []
         for text in lines:
             line += 1
@@ -173,11 +175,10 @@ class _Collector:
         # Numbers are needed in every row: without the key in the first rows there is no need to read on.
         numeric = {name: key for name, key in self._wanted.required.items() if key == "data.feature_columns"}
         Wanted(numeric).among(list(self._keys), where=self._source.name)
-        names = [*self._wanted.required, *self._wanted.optional]
-        columns = {
-            name: text_array([value.get(name) for value in objects], column=name, name=self._source.name, rows=rows)
-            for name in dict.fromkeys(names)
-        }
+        columns = {}
+        for name in dict.fromkeys([*self._wanted.required, *self._wanted.optional]):
+            make = list_array if name in self._wanted.lists else text_array
+            columns[name] = make([value.get(name) for value in objects], column=name, name=self._source.name, rows=rows)
         return Chunk(columns, np.array(rows))
 
     def close(self) -> None:

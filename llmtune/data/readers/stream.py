@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from llmtune.data.readers import encodings
 from llmtune.errors import DataError
 from llmtune.failures import is_the_systems
 from llmtune.paths import nearest_first
 
 MAX_FIELD = 10_000_000  # characters of a field or line: beyond it a quote or line end is missing
 _BLOCK = 1 << 20
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def check_file(path: Path, name: str) -> os.stat_result:
@@ -59,29 +59,41 @@ def open_bytes(path: Path, name: str, *, gzipped: bool) -> Iterator[BinaryIO]:
         raise DataError(f"the file cannot be read: {e.strerror or e}", where=name) from None
 
 
-def text_blocks(path: Path, name: str, *, gzipped: bool) -> Iterator[str]:
-    """The text of a UTF-8 file in blocks, a byte order mark left out.
+def text_blocks(path: Path, name: str, *, gzipped: bool, encoding: str = "utf-8") -> Iterator[str]:
+    """The text of a file in blocks, a byte order mark left out.
+
+    Args:
+        path: the file.
+        name: the same as the user wrote it.
+        gzipped: whether it has to be unpacked.
+        encoding: a name that Python knows, or 'auto'.
 
     Raises:
-        DataError: bytes that are no UTF-8, or a NUL, with its byte and line.
+        DataError: bytes that are no text in this encoding, or a NUL, with its byte and line.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    if encoding == "auto":
+        with open_bytes(path, name, gzipped=gzipped) as stream:
+            encoding = encodings.found(stream, name)
+    decoder = codecs.getincrementaldecoder(encoding)()
     num_bytes, line = 0, 1
     with open_bytes(path, name, gzipped=gzipped) as stream:
         while True:
             block = stream.read(_BLOCK)
-            if num_bytes == 0 and block.startswith(_UTF16_MARKS):
-                raise DataError("the file is UTF-16, not UTF-8", where=name, remedy=_convert("UTF-16", name))
+            marked = encodings.by_mark(block) if num_bytes == 0 else None
+            if marked and encodings.is_utf8(encoding):
+                message = f"the file is {marked.upper()}, not UTF-8"
+                raise DataError(message, where=name, remedy=f"set data.encoding={marked}, or data.encoding=auto")
             pending = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(block, final=not block)
-            except UnicodeDecodeError as e:
-                raise _not_utf8(e, name, first_byte=num_bytes - pending, line=line) from None
+            except UnicodeError as e:
+                raise _undecodable(e, block, encoding, name, first_byte=num_bytes - pending, line=line) from None
             if (at := text.find("\0")) >= 0:
                 raise DataError(
-                    f"there is a NUL character at byte {num_bytes - pending + len(text[:at].encode())}",
+                    f"there is a NUL character at byte {num_bytes - pending + len(text[:at].encode(encoding))}",
                     where=f"{name}:{line + text.count(chr(10), 0, at)}",
-                    remedy="is this a text file in UTF-8? If only the NULs are wrong: tr -d '\\000' < old > new",
+                    remedy="is this a text file, and data.encoding its encoding? If only the NULs are wrong: "
+                    "tr -d '\\000' < old > new",
                 )
             if num_bytes == 0:
                 text = text.removeprefix("\ufeff")
@@ -93,13 +105,13 @@ def text_blocks(path: Path, name: str, *, gzipped: bool) -> Iterator[str]:
                 return
 
 
-def text_lines(path: Path, name: str, *, gzipped: bool) -> Iterator[list[str]]:
-    """The lines of a UTF-8 file in batches, each with its own end: `\\n`, `\\r\\n` or `\\r`.
+def text_lines(path: Path, name: str, *, gzipped: bool, encoding: str = "utf-8") -> Iterator[list[str]]:
+    """The lines of a file in batches, each with its own end: `\\n`, `\\r\\n` or `\\r`.
 
     Raises:
         DataError: see `text_blocks`; also a line that is longer than MAX_FIELD.
     """
-    return lines_of(text_blocks(path, name, gzipped=gzipped), name)
+    return lines_of(text_blocks(path, name, gzipped=gzipped, encoding=encoding), name)
 
 
 def lines_of(blocks: Iterable[str], name: str, *, first_line: int = 1) -> Iterator[list[str]]:
@@ -132,17 +144,18 @@ def _check_length(line: str, where: str) -> None:
         )
 
 
-def _not_utf8(e: UnicodeDecodeError, name: str, *, first_byte: int, line: int) -> DataError:
+def _undecodable(e: UnicodeError, block: bytes, encoding: str, name: str, *, first_byte: int, line: int) -> DataError:
+    if not isinstance(e, UnicodeDecodeError):  # UTF-16 and UTF-32 without a mark
+        return DataError(f"the file is no {encoding}: {e}", where=name, remedy=f"set data.encoding={encoding}-le, or -be")
     line += e.object.count(b"\n", 0, e.start)
+    remedy = "correct the file, or set data.encoding to that which it was written with"
+    if encodings.is_utf8(encoding) and (likely := encodings.guessed(e.object[e.start :])):
+        remedy = f"the file seems to be written in {likely}: data.encoding={likely} reads it so"
     return DataError(
-        f"invalid UTF-8 at byte {first_byte + e.start} of the file (0x{e.object[e.start]:02x})",
+        f"invalid {encoding.upper()} at byte {first_byte + e.start} of the file (0x{e.object[e.start]:02x})",
         where=f"{name}:{line}",
-        remedy=f"if the file was written with another encoding, convert it: {_convert('WINDOWS-1252', name)}",
+        remedy=remedy,
     )
-
-
-def _convert(encoding: str, name: str) -> str:
-    return f"iconv -f {encoding} -t UTF-8 '{name}' > new.txt"
 
 
 def _similar(path: Path) -> str | None:

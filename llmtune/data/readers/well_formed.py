@@ -1,6 +1,6 @@
 """Well-formed CSV and TSV, a block at a time: the csv module takes longer for a row than all the rest of its preparation.
 
-Well-formed are equally wide rows, each ended by `\\n` or `\\r\\n`, with double quotes around whole fields or doubled within
+Well-formed are equally wide rows, each ended by `\\n` or `\\r\\n`, with quotes around whole fields or doubled within
 such quotes, and nowhere else.
 """
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _LONGEST = 1 << 22  # bytes of a row: a longer one may be a quote that is never closed
-_LINE_END, _RETURN, _QUOTE = b'\n\r"'
+_LINE_END, _RETURN = b"\n\r"
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Block:
         data: the bytes in which the fields stand.
         starts, ends: of each field in the data, without the quotes around it, [R, W].
         lines: of the file, on which the rows start, [R].
-        has_doubled: whether quotes within fields are still doubled.
+        doubled: two quotes that stand for one within fields; None: there are none.
     """
 
     data: bytes
     starts: np.ndarray
     ends: np.ndarray
     lines: np.ndarray
-    has_doubled: bool
+    doubled: str | None
 
     def column(self, index: int) -> pa.Array:
         """A field of every row, as strings."""
@@ -39,15 +39,15 @@ class Block:
         num_runs = max(bounds.size - 1, 0)  # the fields, and what is between them
         runs = pa.StringArray.from_buffers(num_runs, pa.py_buffer(bounds), pa.py_buffer(self.data))
         texts = runs.take(pa.array(np.arange(0, num_runs, 2)))
-        return pc.replace_substring(texts, '""', '"') if self.has_doubled else texts
+        return pc.replace_substring(texts, self.doubled, self.doubled[0]) if self.doubled else texts
 
     def first(self) -> list[str]:
         """The fields of the first row."""
-        top = Block(self.data, self.starts[:1], self.ends[:1], self.lines[:1], self.has_doubled)
+        top = Block(self.data, self.starts[:1], self.ends[:1], self.lines[:1], self.doubled)
         return [top.column(i)[0].as_py() for i in range(self.starts.shape[1])]
 
     def after_first(self) -> "Block":
-        return Block(self.data, self.starts[1:], self.ends[1:], self.lines[1:], self.has_doubled)
+        return Block(self.data, self.starts[1:], self.ends[1:], self.lines[1:], self.doubled)
 
 
 class WellFormed:
@@ -56,21 +56,21 @@ class WellFormed:
     Args:
         blocks: the text of the file.
         delimiter: between fields.
-        quoting: whether double quotes enclose fields.
+        quote: that encloses fields; None: quotes are literal text.
         width: fields of a row; None: those of the first one.
 
     Attributes:
         line: with which `rest` begins, once there are no more blocks, counted from 1.
     """
 
-    def __init__(self, blocks: Iterator[str], *, delimiter: str, quoting: bool, width: int | None):
-        self._blocks, self._delimiter, self._quoting, self._width = blocks, delimiter.encode(), quoting, width
+    def __init__(self, blocks: Iterator[str], *, delimiter: str, quote: str | None, width: int | None):
+        self._blocks, self._delimiter, self._quote, self._width = blocks, delimiter.encode(), (quote or "").encode(), width
         self._rest = b""
         self.line = 1
 
     def __iter__(self) -> Iterator[Block]:
         """Blocks of one row or more."""
-        if len(self._delimiter) > 1:
+        if len(self._delimiter) > 1 or len(self._quote) > 1:
             return
         for text in self._blocks:
             self._rest += text.encode()
@@ -107,14 +107,15 @@ class WellFormed:
         self.line += len(line_ends)
         self._rest = self._rest[len(content) :]
         if len(quotes):
-            is_quoted = content[starts] == _QUOTE
+            is_quoted = content[starts] == self._quote[0]
             starts, ends = starts + is_quoted, ends - is_quoted
         has_doubled = bool((quotes[2::2] == quotes[1:-1:2] + 1).any())
-        return Block(data, starts.reshape(-1, width), ends.reshape(-1, width), lines, has_doubled)
+        doubled = self._quote.decode() * 2 if has_doubled else None
+        return Block(data, starts.reshape(-1, width), ends.reshape(-1, width), lines, doubled)
 
     def _complete(self, content: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The content up to its last line end outside of quotes; and where in it fields end, and quotes stand."""
-        quotes = np.flatnonzero(content == _QUOTE) if self._quoting else np.empty(0, dtype=np.int64)
+        quotes = np.flatnonzero(content == self._quote[0]) if self._quote else np.empty(0, dtype=np.int64)
         marks = np.flatnonzero((content == self._delimiter[0]) | (content == _LINE_END))
         marks = marks[np.searchsorted(quotes, marks) % 2 == 0] if len(quotes) else marks
         line_ends = np.flatnonzero(content[marks] == _LINE_END)
@@ -125,7 +126,7 @@ class WellFormed:
     def _are_around_fields(self, quotes: np.ndarray, content: np.ndarray) -> bool:
         """Whether every other quote begins a field or follows a quote, and the rest end a field or are followed by one."""
         before, behind = content[quotes[0::2] - 1], content[quotes[1::2] + 1]
-        borders = [self._delimiter[0], _LINE_END, _QUOTE]
+        borders = [self._delimiter[0], _LINE_END, *self._quote]
         is_begin = np.isin(before, borders) | (quotes[0::2] == 0)
         return bool(is_begin.all() and np.isin(behind, [*borders, _RETURN]).all())
 

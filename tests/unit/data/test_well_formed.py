@@ -13,13 +13,15 @@ from llmtune.data.readers.well_formed import WellFormed
 from llmtune.errors import DataError
 
 PIECES = ["a", "é", "中", ",", ",", '"', '""', '",', '\n"', ',"', "\n", "\n", "\r\n", "\r", " ", "\u2028", "\x1c"]
+PIECES += ["'", "',", "\n'", ",'"]
+WAYS = [{}, {"quote": None}, {"quote": "'"}, {"column_names": ("a", "b")}, {"delimiter": "é"}]
 FIELD = st.text(st.sampled_from('ab,"\n é'), max_size=6)
 ENDS = st.sampled_from(["\n", "\r\n"])
 
 
 def rows_of(path, **options) -> list | tuple:
     """All rows with their lines, or what is complained about."""
-    given = {"delimiter": ",", "quoting": True, "column_names": None, **options}
+    given = {"delimiter": ",", "column_names": None, **options}
     source = Source(path, "a.csv", gzipped=False, **given)
     wanted = Wanted({"a": "data.text_column"}, ("b",))
     rows = []
@@ -52,7 +54,7 @@ def small_blocks():
         yield
 
 
-@pytest.mark.parametrize("options", [{}, {"quoting": False}, {"column_names": ("a", "b")}, {"delimiter": "é"}], ids=str)
+@pytest.mark.parametrize("options", WAYS, ids=str)
 @settings(max_examples=300)
 @given(text=st.lists(st.sampled_from(PIECES), min_size=1, max_size=40).map("".join))
 @example(text='x,y\n"a""b",c\n\n"","d\r\n\n"\r\n')
@@ -75,7 +77,7 @@ def test_what_the_csv_module_writes_is_well_formed(path, rows, end, all_quoted, 
     path.write_bytes((text.removesuffix(end) if cut else text).encode())
     found = both_ways(path)
     assert [row[1:] for row in found] == rows
-    blocks = WellFormed(iter([text]), delimiter=",", quoting=True, width=None)
+    blocks = WellFormed(iter([text]), delimiter=",", quote='"', width=None)
     assert sum(len(block.lines) for block in blocks) == len(rows) + 1
     assert not list(blocks.rest())
 

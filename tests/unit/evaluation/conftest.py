@@ -6,11 +6,13 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from llmtune.data.prepared import Split, write_split
-from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification
+from llmtune.models.lstm import LstmConfig, LstmForSequenceClassification, LstmForTokenClassification
 from llmtune.tasks.classification import ClassificationTask
 from llmtune.tasks.inputs import NumericInputs, TextRows
 from llmtune.tasks.language_modeling import CausalLmTask, MaskedLmTask
+from llmtune.tasks.multilabel import MultilabelTask
 from llmtune.tasks.regression import RegressionTask
+from llmtune.tasks.tagging import TaggingTask
 from llmtune.tasks.text import TextInputs
 from llmtune.training.precision import Compute
 
@@ -44,6 +46,17 @@ def regression():
     return OneFeature(), RegressionTask(inputs, target_mean=0.0, target_std=1.0)
 
 
+def multilabel():
+    config = LstmConfig(vocab_size=VOCAB_SIZE, embedding_size=8, hidden_size=8, num_labels=3)
+    task = MultilabelTask(TextRows(text_inputs()), label_names=["bad", "<good>", "so-so"], threshold=0.5)
+    return LstmForSequenceClassification(config), task
+
+
+def tagging():
+    config = LstmConfig(vocab_size=VOCAB_SIZE, embedding_size=8, hidden_size=8, num_labels=5)
+    return LstmForTokenClassification(config), TaggingTask(text_inputs(), label_names=["O", "B-<x>", "I-<x>", "B-y", "I-y"])
+
+
 def causal_lm():
     config = GPT2Config(vocab_size=VOCAB_SIZE, n_positions=32, n_embd=8, n_layer=2, n_head=2)
     return GPT2LMHeadModel(config), CausalLmTask(text_inputs(), end_of_text=1)
@@ -55,7 +68,14 @@ def masked_lm():
     return BertForMaskedLM(BertConfig(vocab_size=VOCAB_SIZE, max_position_embeddings=32, **sizes)), task
 
 
-MAKERS = {"classification": classification, "regression": regression, "causal_lm": causal_lm, "masked_lm": masked_lm}
+MAKERS = {
+    "classification": classification,
+    "regression": regression,
+    "multilabel": multilabel,
+    "tagging": tagging,
+    "causal_lm": causal_lm,
+    "masked_lm": masked_lm,
+}
 
 
 def columns(task_type):
@@ -68,6 +88,13 @@ def columns(task_type):
         stored["text"] = [f"text {i} <script>alert(1)</script> ü\u2028 " + "long " * i**2 for i in range(NUM_ROWS)]
     if task_type == "classification":
         stored |= {"text_pair": ["pair"] * NUM_ROWS, "label": rng.integers(0, 3, size=NUM_ROWS).tolist()}
+    if task_type == "multilabel":
+        stored["labels"] = [np.flatnonzero(rng.random(3) < 0.5).tolist() for _ in range(NUM_ROWS)]
+    if task_type == "tagging":  # every other token begins a word, and the last word has none
+        counts = [len(ids) // 2 for ids in stored["input_ids"]]
+        stored["spans"] = [[i for w in range(n + 1) for i in (w, w + 1)] for n in counts]
+        stored["positions"] = [[*range(1, 2 * n, 2), -1] for n in counts]
+        stored["tags"] = [rng.integers(0, 5, size=n + 1).tolist() for n in counts]
     return stored
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from operator import eq
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from llmtune.config.schema import METRICS
 from llmtune.evaluation import metrics
 from llmtune.evaluation.tally import Tally, total
 from llmtune.tasks.base import Scores
+from llmtune.tasks.multilabel import _sums as multilabel_sums
+from llmtune.tasks.tags import Scheme, names_of
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.filterwarnings("error")
@@ -53,10 +56,13 @@ def test_keys_are_those_of_the_schema():
         "regression": regress([0, 1], [0, 1]),
         "causal_lm": model_language([1], [1]),
         "masked_lm": model_language([1], [1], "masked_lm", [1]),
+        "multilabel": of_labels(np.eye(3, dtype=bool), np.ones((3, 3), dtype=bool)),
+        "tagging": of_tags([["B-x", "I-x"]], [["B-x", "O"]]),
     }
     assert found.keys() == METRICS.keys()
     for task_type, known in METRICS.items():
-        extras = ["per_class", "confusion_matrix"] if task_type == "classification" else []
+        extras = {"classification": ["per_class", "confusion_matrix"], "multilabel": ["per_class"], "tagging": ["per_class"]}
+        extras = extras.get(task_type, [])
         assert list(found[task_type]) == [*known, *extras]
 
 
@@ -228,3 +234,71 @@ def test_only_the_metrics_import_evaluate():
         at_once = {f"{n.module}.{a.name}" for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}
         assert "evaluate" not in everywhere or file.name == "metrics.py", f"{file} imports evaluate"
         assert "llmtune.evaluation.metrics" not in at_once, f"{file} imports evaluate before it is needed"
+
+
+def of_labels(predicted_NC, reference_NC) -> dict:
+    """The metrics of several labels, added up in batches of two rows."""
+    tallied = Tally()
+    for start in range(0, len(predicted_NC), 2):
+        both = predicted_NC[start : start + 2], reference_NC[start : start + 2]
+        ones = np.ones(len(both[0]))
+        tallied.add(Scores(np.arange(len(ones)), ones, ones, {}, multilabel_sums(*both)))
+    return metrics.compute("multilabel", tallied, label_names=[f"l{i}" for i in range(predicted_NC.shape[1])])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_several_labels_are_scored_as_by_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    reference, predicted = (rng.random((31, 5)) < share for share in (0.3, 0.4))
+    reference[:, 4] = predicted[:, 4] = False  # a label that never occurs counts 0, as in scikit-learn
+    found = of_labels(predicted, reference)
+    for average in ("micro", "macro", "weighted", "samples"):
+        scores = sklearn.metrics.precision_recall_fscore_support(reference, predicted, average=average, zero_division=0)[:3]
+        for name, score in zip(("precision", "recall", "f1"), scores, strict=True):
+            assert average == "samples" and name != "f1" or found[f"{name}_{average}"] == pytest.approx(score)
+    assert found["exact_match"] == pytest.approx(sklearn.metrics.accuracy_score(reference, predicted))
+    assert found["hamming_loss"] == pytest.approx(sklearn.metrics.hamming_loss(reference, predicted))
+    assert found["per_class"]["l4"] == {"precision": None, "recall": None, "f1": None, "support": 0}
+
+
+def of_tags(reference, predicted) -> dict:
+    """The metrics of tagged sentences."""
+    names = names_of(sorted({tag for row in [*reference, *predicted] for tag in row} | {"O"}))
+    scheme = Scheme(names)
+    both = [np.array([i for row in rows for i in [*map(names.index, row), -1]]) for rows in (predicted, reference)]
+    words = np.array([sum(map(eq, a, b)) for a, b in zip(predicted, reference, strict=True)])
+    sums = {"counts": scheme.counts(*both), "words": np.array([words.sum(), sum(map(len, reference))])}
+    tallied = Tally()
+    tallied.add(Scores(np.arange(1), np.ones(1), np.ones(1), {}, sums))
+    return metrics.compute("tagging", tallied, entity_types=scheme.types)
+
+
+# References, predictions, and what seqeval 1.2.2 says: precision, recall, F1, F1 macro and weighted, accuracy.
+TAGGED = {
+    "right": ([["B-x", "I-x", "O"]], [["B-x", "I-x", "O"]], (1, 1, 1, 1, 1, 1)),
+    "cut": ([["B-x", "I-x", "O"]], [["B-x", "O", "O"]], (0, 0, 0, 0, 0, 2 / 3)),
+    "I after O begins": ([["O", "B-x", "I-x"]], [["O", "I-x", "I-x"]], (1, 1, 1, 1, 1, 2 / 3)),
+    "I of another type begins": ([["B-x", "B-y"]], [["B-x", "I-y"]], (1, 1, 1, 1, 1, 1 / 2)),
+    "two neighbours": ([["B-x", "B-x"]], [["B-x", "I-x"]], (0, 0, 0, 0, 0, 1 / 2)),
+    "sentences end entities": ([["B-x"], ["B-x"]], [["B-x"], ["I-x"]], (1, 1, 1, 1, 1, 1 / 2)),
+    "other types": (
+        [["B-x", "O", "B-y"], ["B-x", "I-x", "B-x"]],
+        [["B-y", "O", "B-y"], ["B-x", "I-x", "O"]],
+        (2 / 3, 1 / 2, 4 / 7, (1 / 2 + 2 / 3) / 2, (1 / 2 * 3 + 2 / 3) / 4, 4 / 6),
+    ),
+    "nothing": ([["O", "O"]], [["O", "B-x"]], (0, 0, 0, 0, 0, 1 / 2)),
+}
+
+
+@pytest.mark.parametrize("name", TAGGED)
+def test_entities_are_scored_as_by_seqeval(name):
+    reference, predicted, expected = TAGGED[name]
+    found = of_tags(reference, predicted)
+    names = ("precision", "recall", "f1", "f1_macro", "f1_weighted", "accuracy")
+    assert tuple(found[n] for n in names) == pytest.approx(expected)
+
+
+def test_words_without_prefixes_are_entities_each():
+    found = of_tags([["DET", "N", "N"]], [["DET", "N", "V"]])
+    assert found["f1"] == found["accuracy"] == pytest.approx(2 / 3)
+    assert found["per_class"]["N"] == pytest.approx({"precision": 1, "recall": 0.5, "f1": 2 / 3, "support": 2})

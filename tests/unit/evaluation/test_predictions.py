@@ -1,6 +1,7 @@
 """predictions.jsonl: valid JSON, one object for each example, read and written one at a time, whole or not at all."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ CLASSES = {
 
 
 def written(path, task_type, outputs, rows, label_names=()):
-    predictions.write(path, task_type=task_type, outputs=outputs, rows=iter(rows), label_names=label_names)
+    task = SimpleNamespace(type=task_type, describe=lambda: {"label_names": label_names})
+    predictions.write(path, task=task, outputs=outputs, rows=iter(rows))
 
     def refuse(literal):
         raise AssertionError(f"{literal} is no JSON")

@@ -78,3 +78,32 @@ def test_other_labels_get_another_head(build):
     assert adapted.classifier.out_features == 2 and adapted.config.id2label == {0: "no", 1: "yes"}
     assert all(torch.equal(tensor, body[name]) for name, tensor in adapted.encoder.state_dict().items())
     assert heads.new_weights(adapted) == {"classifier.weight", "classifier.bias"}
+
+
+def test_each_token_is_read_in_both_directions_and_padding_in_none(build):
+    """Of every text alone, and of torch's own two-way LSTM, the logits of its tokens are those in the batch."""
+    model, batch = build("tagging", num_layers=2).eval(), tiny.batch()
+    config, encoder = model.config, model.encoder
+    both = torch.nn.LSTM(config.embedding_size, config.hidden_size, 2, batch_first=True, bidirectional=True)
+    for i in range(2):
+        for suffix, layers in (("", encoder.forward_layers), ("_reverse", encoder.backward_layers)):
+            for name, weight in layers[i].named_parameters():
+                both.get_parameter(f"{name[:-1]}{i}{suffix}").data = weight.data
+    with torch.no_grad():
+        together_BLC = model(**batch).logits
+        for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+            alone = model(**{name: values[row : row + 1, :length] for name, values in batch.items()}).logits[0]
+            states = both(encoder.embedding(batch["input_ids"][row : row + 1, :length]))[0]
+            assert torch.allclose(together_BLC[row, :length], alone, atol=1e-6)
+            assert torch.allclose(model.classifier(states)[0], alone, atol=1e-6)
+    assert together_BLC.shape == (*batch["input_ids"].shape, 3)
+
+
+def test_a_classifier_becomes_a_tagger(build, tmp_path):
+    model = build()
+    body = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
+    adapted = registry.adapt(model, tiny.spec("tagging"))
+    assert heads.task_of(adapted) == "tagging" and heads.new_weights(adapted) == {"classifier.weight", "classifier.bias"}
+    assert all(torch.equal(tensor, body[name]) for name, tensor in adapted.encoder.state_dict().items())
+    adapted.save_pretrained(tmp_path)
+    assert type(registry.load(tmp_path)) is type(adapted)

@@ -170,8 +170,8 @@ def test_a_description_with_a_gap(description):
 
 
 def test_a_task_of_another_version():
-    with pytest.raises(CheckpointError, match="unknown task 'tagging'"):
-        rebuild({"type": "tagging"}, None)
+    with pytest.raises(CheckpointError, match="unknown task 'parsing'"):
+        rebuild({"type": "parsing"}, None)
 
 
 def test_what_a_model_is_told():

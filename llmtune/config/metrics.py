@@ -1,0 +1,48 @@
+"""Which metrics each task has."""
+
+# The metrics of each task, the default that decides about the best checkpoint first, and whether more is better.
+METRICS: dict[str, dict[str, bool]] = {
+    "classification": {
+        "accuracy": True,
+        "loss": False,
+        "balanced_accuracy": True,
+        "f1_minority": True,
+        "f1_macro": True,
+        "f1_micro": True,
+        "f1_weighted": True,
+        "precision_macro": True,
+        "precision_micro": True,
+        "precision_weighted": True,
+        "recall_macro": True,
+        "recall_micro": True,
+        "recall_weighted": True,
+        "mcc": True,
+    },
+    "regression": {"mse": False, "loss": False, "mae": False, "r2": True, "pearson": True, "spearman": True},
+    "multilabel": {
+        "f1_micro": True,
+        "loss": False,
+        "f1_macro": True,
+        "f1_weighted": True,
+        "f1_samples": True,
+        "precision_micro": True,
+        "precision_macro": True,
+        "precision_weighted": True,
+        "recall_micro": True,
+        "recall_macro": True,
+        "recall_weighted": True,
+        "exact_match": True,
+        "hamming_loss": False,
+    },
+    "tagging": {
+        "f1": True,
+        "loss": False,
+        "precision": True,
+        "recall": True,
+        "accuracy": True,
+        "f1_macro": True,
+        "f1_weighted": True,
+    },
+    "causal_lm": {"loss": False, "perplexity": False},
+    "masked_lm": {"loss": False, "perplexity": False, "accuracy": True},
+}
