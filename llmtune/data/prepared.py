@@ -1,8 +1,11 @@
 """Prepared rows on disk: Arrow files under a hash of what they were made from, memory-mapped, written all or not at all."""
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
 import uuid
@@ -200,7 +203,8 @@ def open_or_build(key: dict[str, Any], build: Callable[[Path], dict[str, Any]], 
         meta = {"format": FORMAT, "files": files, "facts": facts, "key": key}
         (work / META).write_text(json.dumps(meta, indent=1, allow_nan=False), encoding="utf-8")
         _sync_tree(work)
-        _publish(work, directory)
+        with _sole_publisher(cache_dir):
+            _publish(work, directory)
     except Exception as e:
         if (refused := os_error_in(e)) is None:
             raise
@@ -302,6 +306,18 @@ def _publish(work: Path, directory: Path) -> None:
             except FileNotFoundError:
                 continue  # another process has moved it away
             shutil.rmtree(trash, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _sole_publisher(cache_dir: Path) -> Iterator[None]:
+    """Nobody else gives names: what one process finds damaged, another may just have put in order."""
+    folder = os.open(cache_dir, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not every network file system has locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _remove_leftovers(cache_dir: Path) -> None:
