@@ -105,10 +105,13 @@ def test_a_sweep_over_folds_goes_by_the_mean(folded, folder: Folder):
     done = folded("train", "-m", *TRAIN, "split.num_folds=2", "training.epochs=2", "optimizer.lr=1e-6,2e-2")
     assert done.code == 0, done.err
     (file,) = (folder / "runs" / "sweeps").glob("*/sweep.json")
-    for job in read(file)["jobs"]:
+    jobs = read(file)["jobs"]
+    for job in jobs:
         summary = read(folder / job["result"]["run_dir"] / "folds.json")["summary"]
         assert job["result"]["value"] == summary["metrics"]["accuracy"]["mean"] and summary["folds"] == 2
-    assert done.out.splitlines()[-2].split()[1] == "optimizer.lr=2e-2"
+    best, worst = sorted(jobs, key=lambda job: -job["result"]["value"])
+    assert best["result"]["value"] > worst["result"]["value"]
+    assert [line.split()[1] for line in done.out.splitlines()[-2:]] == [best["overrides"][-1], worst["overrides"][-1]]
 
 
 @pytest.mark.slow
