@@ -29,26 +29,30 @@ os.environ["COLUMNS"] = "120"
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
 
-# Files of more than 20 s of processor time, the longest first: each is one worker's, and what comes last should be short.
+# Files of more than 15 s of processor time, the longest first: each is one worker's, and what comes last should be short.
 LONGEST_FIRST = (
     "faults/test_every_step.py",
-    "pipeline/test_resume.py",
-    "faults/test_ranks.py",
-    "pipeline/test_sweeps.py",
     "faults/test_kills.py",
+    "faults/test_ranks.py",
+    "pipeline/test_resume.py",
     "unit/test_cli.py",
-    "pipeline/test_equal_runs.py",
-    "faults/test_io_errors.py",
-    "pipeline/test_flows.py",
-    "unit/data/test_words.py",
-    "faults/test_every_write.py",
     "faults/test_signals.py",
-    "pipeline/test_mistakes.py",
-    "pipeline/test_run_verb.py",
-    "pipeline/test_finetune.py",
-    "pipeline/test_answers.py",
-    "faults/test_fuzz.py",
     "configs/test_canaries.py",
+    "pipeline/test_flows.py",
+    "faults/test_every_write.py",
+    "pipeline/test_sweeps.py",
+    "pipeline/test_training_options.py",
+    "unit/data/test_words.py",
+    "unit/evaluation/test_evaluate.py",
+    "faults/test_io_errors.py",
+    "faults/test_workers.py",
+    "configs/test_every_option.py",
+    "faults/test_fuzz.py",
+    "unit/models/test_heads.py",
+    "pipeline/test_equal_runs.py",
+    "pipeline/test_folds.py",
+    "configs/test_overrides.py",
+    "pipeline/test_finetune.py",
 )
 
 
