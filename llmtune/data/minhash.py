@@ -18,6 +18,7 @@ _draws = generator(0, "minhash")  # the same for every data set and seed
 _FACTORS = _draws.integers(0, 2**31, NUM_HASHES, dtype=np.uint32) * 2 + 1
 _SUMMANDS = _draws.integers(0, 2**32, NUM_HASHES, dtype=np.uint32)
 _BASE = np.uint32(0x9E3779B1)
+_NO_CHARACTER = 0x110000  # one more than the last code point
 
 
 def plain(texts: pa.Array) -> pa.Array:
@@ -34,9 +35,9 @@ def shingles(texts: pa.Array, *, size: int) -> tuple[np.ndarray, np.ndarray]:
     lengths = pc.utf8_length(texts).to_numpy().astype(np.int64)
     codes = np.frombuffer("".join(texts.to_pylist()).encode("utf-32-le"), np.uint32)
     counts = np.maximum(lengths - size + 1, 1)
-    room = counts + size - 1  # a short text is filled up with zeros
+    room = counts + size - 1  # a short text is filled up
     starts, padded_starts = _starts(lengths), _starts(room)
-    padded = np.zeros(padded_starts[-1], np.uint32)
+    padded = np.full(padded_starts[-1], _NO_CHARACTER, np.uint32)
     padded[np.arange(len(codes)) + np.repeat(padded_starts[:-1] - starts[:-1], lengths)] = codes
     hashes = np.zeros(len(padded) - size + 1, np.uint32)
     for place in range(size):

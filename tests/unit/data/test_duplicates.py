@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmtune.data import duplicates, minhash
@@ -128,6 +128,8 @@ class TestNear:
 
 class TestMinHash:
     @given(st.lists(st.text(max_size=30), max_size=20), st.integers(1, 8))
+    @example(["", "\0"], 1)
+    @example(["a", "a\0"], 2)
     @settings(max_examples=60)
     def test_similarities_are_those_of_sets(self, texts: list[str], size: int):
         plain = minhash.plain(pa.array(texts, pa.string()))
