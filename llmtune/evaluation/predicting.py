@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llmtune.errors import DataError
-from llmtune.evaluation.predictions import entities, rounded
+from llmtune.evaluation.predictions import entities, named, rounded
 from llmtune.tasks.base import Draw, Task
 from llmtune.training.precision import Compute
 
@@ -55,7 +55,7 @@ def _answered(model: nn.Module, task: Task, columns: dict[str, Sequence], comput
         elif task.type == "multilabel":
             yield {
                 **row,
-                "labels": [name for name, is_set in zip(names, outputs["prediction"][i], strict=True) if is_set],
+                "labels": named(names, outputs["prediction"][i]),
                 "probabilities": {name: round(float(p), 6) for name, p in zip(names, shares, strict=True)},
             }
         else:

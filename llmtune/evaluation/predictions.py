@@ -58,6 +58,11 @@ def _class(answer: dict[str, Any], label_names: Sequence[str]) -> dict[str, Any]
     }
 
 
+def named(label_names: Sequence[str], is_set_C: np.ndarray) -> list[str]:
+    """The names of the labels that a row has."""
+    return [name for name, is_set in zip(label_names, is_set_C, strict=True) if is_set]
+
+
 def entities(task: Any, row: dict[str, Any], ids: np.ndarray) -> list[dict[str, Any]]:
     """The entities that the tags of a row's words spell, with their places in the text, in characters.
 
@@ -75,10 +80,9 @@ def entities(task: Any, row: dict[str, Any], ids: np.ndarray) -> list[dict[str, 
 
 
 def _labels(answer: dict[str, Any], label_names: Sequence[str]) -> dict[str, Any]:
-    named = lambda is_set: [name for name, value in zip(label_names, is_set, strict=True) if value]  # noqa: E731
     return {
-        "reference": named(answer["reference"]),
-        "prediction": named(answer["prediction"]),
+        "reference": named(label_names, answer["reference"]),
+        "prediction": named(label_names, answer["prediction"]),
         "probabilities": {name: _probability(p) for name, p in zip(label_names, answer["probabilities"], strict=True)},
         "loss": rounded(answer["loss"]),
     }

@@ -68,12 +68,10 @@ def _worst(outputs: dict[str, np.ndarray], split: Split, task: Any, description:
             ]
         case "multilabel":
             wrong = np.flatnonzero((outputs["prediction"] != outputs["reference"]).any(1))
-            named = lambda is_set: ", ".join(n for n, v in zip(task.label_names, is_set, strict=True) if v) or "–"  # noqa: E731
+            sides = outputs["reference"], outputs["prediction"]
             return [
-                Example(
-                    _texts(split, i, description), named(outputs["reference"][i]), named(outputs["prediction"][i]), f"{x:.3g}"
-                )
-                for i, x in _largest(wrong, outputs["loss"][wrong])
+                Example(_texts(split, i, description), *(_labels(task, side[i]) for side in sides), f"{loss:.3g}")
+                for i, loss in _largest(wrong, outputs["loss"][wrong])
             ]
         case "tagging":
             return [
@@ -83,6 +81,10 @@ def _worst(outputs: dict[str, np.ndarray], split: Split, task: Any, description:
                 != row["tags"].tolist()
             ]
     return []
+
+
+def _labels(task: Any, is_set_C: np.ndarray) -> str:
+    return ", ".join(predictions.named(task.label_names, is_set_C)) or "–"
 
 
 def _spelled(task: Any, row: dict[str, Any], ids: np.ndarray) -> str:

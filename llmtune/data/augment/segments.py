@@ -4,11 +4,12 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+from llmtune.data.ideographs import CLASS as IDEOGRAPHS
+
 Cutter = Callable[[str], list[str]]  # a run of ideographs -> its words, which joined are the run
 Patterns = Sequence[re.Pattern[str]]
 Span = tuple[int, int]
 
-IDEOGRAPHS = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
 _PIECE = re.compile(rf"(\s*)([{IDEOGRAPHS}]|[^\s{IDEOGRAPHS}]+)")
 _PIECE_OR_RUN = re.compile(rf"(\s*)([{IDEOGRAPHS}]+|[^\s{IDEOGRAPHS}]+)")

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from llmtune.data import ideographs
+
 _OTHER, _SPACE, _IDEOGRAPH = range(3)
-_IDEOGRAPHS = ((0x3041, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
 _LAST_SPACE = 0x3000
 
 
@@ -28,6 +29,6 @@ def _kinds() -> np.ndarray:
     """What kind of character each code point is, uint8."""
     kinds = np.full(0x110000, _OTHER, np.uint8)
     kinds[[code for code in range(_LAST_SPACE + 1) if chr(code).isspace()]] = _SPACE
-    for first, last in _IDEOGRAPHS:
+    for first, last in ideographs.RANGES:
         kinds[first : last + 1] = _IDEOGRAPH
     return kinds

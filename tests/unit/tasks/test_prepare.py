@@ -295,29 +295,6 @@ def test_max_length_must_leave_room_for_text(prepared_rows):
     assert ready.splits["train"].lengths.max() == 4
 
 
-def test_a_leak_is_told_with_its_count(prepared_rows, capsys):
-    contents = {
-        "train.csv": csv(["same,0", "same,0", "other,1", ",0"]),
-        "validation.csv": csv(["new,1", ",1"]),
-        "test.csv": csv(["same,1", "same,0", "other,0", "Same,1"]),
-    }
-    prepared_rows(contents, **NAMED)
-    said = capsys.readouterr().err
-    assert "3 of 4 test rows also stand in the train rows" in said and "validation rows also" not in said
-
-
-def test_a_pair_leaks_only_as_a_pair(prepared_rows, capsys):
-    header = "text,second,label"
-    contents = {
-        "train.csv": csv(["a,b,0", "c,d,1"], header),
-        "validation.csv": csv(["a,d,0"], header),
-        "test.csv": csv(["c,d,0"], header),
-    }
-    prepared_rows(contents, text_pair_column="second", **NAMED)
-    said = capsys.readouterr().err
-    assert "1 of 1 test rows" in said and "validation rows also" not in said
-
-
 def test_progress_counts_the_rows(prepared_rows, capsys, monkeypatch):
     monkeypatch.setattr(preparing, "CHUNK_ROWS", 7)
     prepared_rows({"a.csv": film_rows()}, task="causal_lm", split="contiguous")
