@@ -16,6 +16,7 @@ from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.metrics import METRICS
 from llmtune.config.schema import StageConfig
+from llmtune.config.sections.balance import CLASSIFIERS
 from llmtune.config.sections.model import ModelConfig
 from llmtune.data import prepared
 from llmtune.data.augment import registry as augmenters
@@ -159,7 +160,7 @@ def _trainer(
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type == "full" else frozen_digest(model)
     sampler = None
-    if config.task.type == "classification":
+    if config.task.type in CLASSIFIERS:
         sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
     loss_of = stage_objectives.loss_of(config, task, model)  # around the criterion that is balanced
     evaluate_now = _validation(config, ready, model, task, ranks)
