@@ -52,7 +52,7 @@ def compute(
             names = {"names": entity_types if task_type == "tagging" else label_names, "only_occurring": task_type == "tagging"}
             found |= Counted(keep_in_memory=True).compute(**columns, **names)
             found |= _of_words(tally) if task_type == "tagging" else _of_rows(tally, len(label_names))
-        case "masked_lm":
+        case "masked_lm" | "instruction":
             sums = {"num_correct": [tally.num_correct], "weights": [tally.num_targets]}
             found |= TokenAccuracy(keep_in_memory=True).compute(**sums)
     return {name: found[name] for name in (*METRICS[task_type], *TABLES) if name in found}
