@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import instruction_rules, objective_rules
+from llmtune.config import conversation_rules, objective_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.balance import CLASSIFIERS, EXCLUSIVE, BalanceConfig, Sampling
 from llmtune.config.sections.base import Count, Name, Section
 from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
-from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
+from llmtune.config.sections.model import CHATS, ModelConfig, TaskConfig, TuningConfig
 from llmtune.config.sections.objective import ObjectiveConfig
 from llmtune.config.sections.split import SplitConfig
 from llmtune.config.sections.tokenizer import TokenizerConfig
@@ -183,7 +183,7 @@ def _rules(config: StageConfig):
     yield from _balance_rules(config)
     data, model, task, training, schedule = config.data, config.model, config.task, config.training, config.schedule
     is_pretrained = model.type == "run" or bool(getattr(model, "pretrained", None))
-    is_language_model = task.type in ("causal_lm", "masked_lm", "instruction")
+    is_language_model = task.type in ("causal_lm", "masked_lm", *CHATS)
     known_metrics = METRICS[task.type]
 
     yield (
@@ -247,7 +247,7 @@ def _rules(config: StageConfig):
         f"data.feature_columns: only model=mlp reads numeric columns, not model={model.type}",
     )
     yield (
-        not data.feature_columns and data.text_column is None and task.type != "instruction",
+        not data.feature_columns and data.text_column is None and task.type not in CHATS,
         "data.text_column: is null, and there are no data.feature_columns: nothing to learn from",
     )
     yield (
@@ -286,7 +286,7 @@ def _rules(config: StageConfig):
         bool(data.feature_columns) and any(augment.type != "mixup" for augment in config.augment.values()),
         "augment: all augmenters but mixup change text, not numbers: use augment=none or augment=mixup",
     )
-    yield from instruction_rules.rules(config)
+    yield from conversation_rules.rules(config)
     yield from objective_rules.rules(config)
 
 
@@ -385,6 +385,6 @@ def _clean_rules(config: StageConfig):
             f"{key}: never acts without validation and test rows: set split.validation_fraction, or leave it out with ~{key}",
         )
         yield (
-            section.type == "whitespace" and not section.keep_lines and task.type in ("causal_lm", "instruction"),
+            section.type == "whitespace" and not section.keep_lines and task.type in ("causal_lm", *CHATS),
             f"{key}.keep_lines: is false, and task={task.type} would never learn where a line ends: set it to true",
         )

@@ -1,7 +1,9 @@
 """From a checkpoint or model directory back to a model, its task and its tokenizer."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,10 @@ class Restored:
                 remedy="name a run or an export of llmtune, or fine-tune the model first: llmtune finetune model.path=...",
             )
         return tasks.rebuild(self.facts["task"], self.tokenizer_dir)
+
+    def start(self) -> tuple[ModelConfig, Callable[[], nn.Module]]:
+        """What training started from, and what builds it."""
+        return _start_of(self.facts)
 
     def cleaner(self) -> Cleaner:
         """What changed the texts that it was trained on; texts that it is to judge have to be changed alike.
@@ -121,11 +127,15 @@ def frozen_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _with_learned(directory: Path, facts: dict[str, Any]) -> nn.Module:
+def _start_of(facts: dict[str, Any]) -> tuple[ModelConfig, Callable[[], nn.Module]]:
     config: ModelConfig = TypeAdapter(ModelConfig).validate_python(facts["model"], strict=False)
+    return config, partial(build_base, config, tasks.model_spec(facts["task"], facts["tokenizer"]))
+
+
+def _with_learned(directory: Path, facts: dict[str, Any]) -> nn.Module:
+    config, build = _start_of(facts)
     opened: TuningConfig = TypeAdapter(TuningConfig).validate_python(facts["tuning"], strict=False)
-    base = build_base(config, tasks.model_spec(facts["task"], facts["tokenizer"]))
-    model = tuning.apply(base, opened)
+    model = tuning.apply(build(), opened)
     if frozen_digest(model) != facts["base_digest"]:
         raise CheckpointError(
             "the weights that this checkpoint builds on have changed",
