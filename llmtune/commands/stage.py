@@ -107,7 +107,18 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
 def _rows(config: StageConfig) -> Prepared:
     ready = prepare_stage(config)
     balancing.require_labels(config.balance, ready.meta["task"].get("label_names", ()))
+    if config.model.type == "run":
+        _tell_other_cleaning(config.model.path, cleaners.described(config.clean))
     return ready
+
+
+def _tell_other_cleaning(start: str, ours: list[dict[str, Any]]) -> None:
+    """A model knows texts as they were cleaned for it."""
+    file = run_dir.locate_checkpoint(paths.resolve(start)) / "llmtune.json"
+    theirs = read_json(file).get("clean", []) if file.is_file() else ours
+    if theirs != ours:
+        before, now = (cleaners.told(steps) or "none" for steps in (theirs, ours))
+        console.notice(f"{start} learned from texts that were cleaned otherwise: {before}; here: {now}")
 
 
 def _text(path: Path | None) -> str | None:

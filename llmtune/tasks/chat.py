@@ -90,8 +90,10 @@ class Chat:
                 rendered.append(self.spans(messages))
             except DataError as e:
                 raise DataError(e.message, where=str(number), remedy=e.remedy) from None
-        encoded = self._encode([text for text, _ in rendered])
-        return [self._written(text, spans, row) for (text, spans), row in zip(rendered, encoded, strict=True)]
+        # With the text before each answer, since a tokenizer may join it with what follows as no prompt would be.
+        texts = [part for text, spans in rendered for part in (text, *(text[:start] for start, _ in spans))]
+        encoded = iter(self._encode(texts))
+        return [self._written(text, spans, next(encoded), [next(encoded)[0] for _ in spans]) for text, spans in rendered]
 
     def spans(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """A conversation as text, and where the answers that are learned begin and end in it, in characters.
@@ -161,10 +163,11 @@ class Chat:
         encoded = backend.encode_batch(list(texts), add_special_tokens=False)
         return [(row.ids, np.array(row.offsets, dtype=np.int64).reshape(-1, 2)) for row in encoded]
 
-    def _written(self, text: str, spans: list[Span], row: tuple[list[int], np.ndarray]) -> Written:
+    def _written(self, text: str, spans: list[Span], row: tuple[list[int], np.ndarray], prompts: list[list[int]]) -> Written:
         ids, offsets_L2 = row
-        if any(((offsets_L2[:, 0] < start) & (offsets_L2[:, 1] > start)).any() for start, _ in spans):
-            ids, offsets_L2 = self._in_pieces(text, [start for start, _ in spans])
+        joined = [start for (start, _), prompt in zip(spans, prompts, strict=True) if ids[: len(prompt)] != prompt]
+        if joined:
+            ids, offsets_L2 = self._in_pieces(text, joined)
         answers: list[int] = []
         for start, end in spans:
             first, behind = np.searchsorted(offsets_L2[:, 0], (start, end)).tolist()
@@ -175,7 +178,7 @@ class Chat:
         return Written(list(ids[: answers[-1]]) if answers else list(ids), answers)
 
     def _in_pieces(self, text: str, starts: list[int]) -> tuple[list[int], np.ndarray]:
-        """A text whose answers begin within a token: cut there, as a model meets it that is to go on with a prompt."""
+        """A text whose tokens depend on how an answer begins: cut there, as a model meets it that goes on with a prompt."""
         bounds = [0, *starts, len(text)]
         parts = self._encode([text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)])
         ids = [token for part, _ in parts for token in part]
