@@ -75,20 +75,29 @@ def _sha256(file: Path, size: int, changed: int) -> str:
 
 
 def _convert(file: Path, folder: Path) -> None:
+    console.notice(f"converting {file.name} to a model directory, once")
+    model, tokenizer = load(file)
+    _narrow(model)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load(file: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
+    """The causal model of a GGUF file in float32, and its tokenizer; see `as_directory`.
+
+    Raises:
+        ModelError, ResourceError: as `as_directory`.
+    """
     from transformers.utils.logging import disable_progress_bar
 
     reader = _read(file)
     _require_known(reader, file)
-    console.notice(f"converting {file.name} to a model directory, once")
     disable_progress_bar()
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with tempfile.TemporaryDirectory() as place:
         link = Path(place) / f"model{SUFFIX}"  # transformers goes by the name
         link.symlink_to(file.resolve())
         model = _guarded(lambda: _load_model(link, reader, file), file)
-        tokenizer = _guarded(lambda: _load_tokenizer(link, reader, file), file)
-    _narrow(model)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        return model.eval(), _guarded(lambda: _load_tokenizer(link, reader, file), file)
 
 
 def _read(file: Path) -> "GGUFReader":
@@ -171,10 +180,15 @@ def _load_model(link: Path, reader: "GGUFReader", file: Path) -> "PreTrainedMode
 
 
 def _complete(config: "PretrainedConfig", reader: "GGUFReader") -> None:
-    """What the file says and transformers passes over: the size of GPT-2's tables and layers."""
+    """What the file says and transformers passes over: sizes of GPT-2, and the biases and width of heads of others."""
+    names = {tensor.name for tensor in reader.tensors}
     if config.model_type == "gpt2":
         config.n_positions = config.n_ctx = field(reader, "gpt2.context_length")
         config.n_inner = field(reader, "gpt2.feed_forward_length", None)
+    if config.model_type == "llama":
+        config.attention_bias, config.mlp_bias = "blk.0.attn_q.bias" in names, "blk.0.ffn_up.bias" in names
+    if hasattr(config, "head_dim"):
+        config.head_dim = field(reader, f"{field(reader, 'general.architecture')}.attention.key_length", config.head_dim)
 
 
 def _load_tokenizer(link: Path, reader: "GGUFReader", file: Path) -> "PreTrainedTokenizerFast":
