@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import conversation_rules, objective_rules
+from llmtune.config import conversation_rules, export_rules, objective_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.balance import CLASSIFIERS, EXCLUSIVE, BalanceConfig, Sampling
@@ -157,7 +157,7 @@ class ExportVerbConfig(RunVerbConfig):
     output: Name | None
     """Folder for the exports; null: export/ of the run."""
     parity_rows: Annotated[int, Field(ge=1, le=100_000)]
-    """Rows on which each export is compared with the checkpoint."""
+    """Rows on which each export is compared with the checkpoint; of a language model as many as hold 20,000 tokens."""
 
 
 VERB_CONFIGS: dict[str, type[Section]] = {
@@ -288,6 +288,7 @@ def _rules(config: StageConfig):
     )
     yield from conversation_rules.rules(config)
     yield from objective_rules.rules(config)
+    yield from export_rules.rules(config)
 
 
 def _balance_rules(config: StageConfig):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from llmtune.config.sections.training import ExportConfig
 from llmtune.errors import ResourceError
-from llmtune.export import Bundle, huggingface, onnx
+from llmtune.export import Bundle, gguf, huggingface, onnx
 
 # The packages that a form needs; all are in the extra of its name.
-NEEDS = {"huggingface": (), "onnx": ("onnx", "onnxruntime")}
+NEEDS = {"huggingface": (), "onnx": ("onnx", "onnxruntime"), "gguf": ("gguf",)}
 
 
 def require(exports: dict[str, ExportConfig]) -> None:
@@ -39,3 +39,5 @@ def write(export: ExportConfig, bundle: Bundle, directory: Path) -> None:
             huggingface.write(bundle, directory)
         case "onnx":
             onnx.write(bundle, directory, opset=export.opset)
+        case "gguf":
+            gguf.write(bundle, directory, outtype=export.outtype)

@@ -174,4 +174,12 @@ class OnnxExport(Section):
     """Version of the ONNX operator set."""
 
 
-ExportConfig = Annotated[HuggingFaceExport | OnnxExport, Field(discriminator="type")]
+class GgufExport(Section):
+    """A GGUF file for llama.cpp and ollama: a causal language model, its tokenizer and chat template in one."""
+
+    type: Literal["gguf"]
+    outtype: Literal["f32", "f16", "q8_0"]
+    """How the matrices are stored: as they are, in half precision, or in 8 bits, 32 at a time."""
+
+
+ExportConfig = Annotated[HuggingFaceExport | OnnxExport | GgufExport, Field(discriminator="type")]
