@@ -5,7 +5,6 @@ B: rows, H: heads, S: tokens, D: width of a head.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer

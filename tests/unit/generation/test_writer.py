@@ -1,11 +1,7 @@
 """What is written equals what transformers' generate writes, whatever the batch."""
 
-import numpy as np
 import pytest
 import torch
-import transformers
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from llmtune.config.sections.generation import Sampling
