@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import objective_rules
+from llmtune.config import instruction_rules, objective_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
@@ -190,7 +190,7 @@ def _rules(config: StageConfig):
     yield from _balance_rules(config)
     data, model, task, training, schedule = config.data, config.model, config.task, config.training, config.schedule
     is_pretrained = model.type == "run" or bool(getattr(model, "pretrained", None))
-    is_language_model = task.type in ("causal_lm", "masked_lm")
+    is_language_model = task.type in ("causal_lm", "masked_lm", "instruction")
     known_metrics = METRICS[task.type]
 
     yield (
@@ -254,7 +254,7 @@ def _rules(config: StageConfig):
         f"data.feature_columns: only model=mlp reads numeric columns, not model={model.type}",
     )
     yield (
-        not data.feature_columns and data.text_column is None,
+        not data.feature_columns and data.text_column is None and task.type != "instruction",
         "data.text_column: is null, and there are no data.feature_columns: nothing to learn from",
     )
     yield (
@@ -280,7 +280,7 @@ def _rules(config: StageConfig):
         "augment: task=tagging has a tag for each word, which augmenters do not move along: use augment=none",
     )
     yield (
-        (is_language_model or task.type == "tagging") and data.text_pair_column is not None,
+        task.type in ("causal_lm", "masked_lm", "tagging") and data.text_pair_column is not None,
         f"data.text_pair_column: task={task.type} reads one text only",
     )
     yield (task.type == "causal_lm" and model.type in ("lstm", "mlp", "bert"), "task: causal_lm needs model=gpt (or model=run)")
@@ -293,6 +293,7 @@ def _rules(config: StageConfig):
         bool(data.feature_columns) and any(augment.type != "mixup" for augment in config.augment.values()),
         "augment: all augmenters but mixup change text, not numbers: use augment=none or augment=mixup",
     )
+    yield from instruction_rules.rules(config)
     yield from objective_rules.rules(config)
 
 
@@ -380,6 +381,6 @@ def _clean_rules(config: StageConfig):
             f"{key}: never acts without validation and test rows: set split.validation_fraction, or leave it out with ~{key}",
         )
         yield (
-            section.type == "whitespace" and not section.keep_lines and task.type == "causal_lm",
-            f"{key}.keep_lines: is false, and task=causal_lm would never learn where a line ends: set it to true",
+            section.type == "whitespace" and not section.keep_lines and task.type in ("causal_lm", "instruction"),
+            f"{key}.keep_lines: is false, and task={task.type} would never learn where a line ends: set it to true",
         )

@@ -3,11 +3,18 @@
 A template is stored with the tokenizer (`chat_template`), so that checkpoints, exports and other tools write as training did.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+from tokenizers import AddedToken
+from transformers.utils.chat_template_utils import render_jinja_template
+
 from llmtune.errors import ConfigError, ModelError
 
+_ROWS = 1_000  # conversations that are written at once
 _START = "{%- if bos_token and bos_token != eos_token -%}{{ bos_token }}{%- endif -%}"
 
 
@@ -61,39 +68,59 @@ TEMPLATES: dict[str, Template] = {
 }
 
 
-def choose(wanted: str, *, own: str | None, vocabulary: set[str] | None) -> str | None:
-    """The name of the template that conversations are written with; None: the tokenizer's own.
+def new_tokens(wanted: str) -> tuple[str, ...]:
+    """The special tokens that a tokenizer which is still to be trained gets for a template."""
+    return TEMPLATES[_of_new(wanted)].special_tokens
 
-    Args:
-        wanted: a name, 'own', or 'auto': the tokenizer's own, else chatml where its tokens are there, else plain.
-        own: template of the tokenizer.
-        vocabulary: entries of the tokenizer; None: it is still to be trained, and gets the special tokens.
 
-    Raises:
-        ModelError: there is no own template.
-        ConfigError: the tokenizer lacks special tokens of the template.
-    """
-    if own is not None and wanted in ("auto", "own"):
-        return None
-    if wanted == "own":
-        raise ModelError("the model's tokenizer has no chat template", remedy=f"set task.template={' or '.join(TEMPLATES)}")
-    knows = {name: vocabulary is None or vocabulary.issuperset(template.special_tokens) for name, template in TEMPLATES.items()}
-    if wanted == "auto":
-        return "chatml" if knows["chatml"] else "plain"
-    if not knows[wanted]:
-        lacking = ", ".join(token for token in TEMPLATES[wanted].special_tokens if token not in vocabulary)
-        without = " or ".join(name for name, template in TEMPLATES.items() if not template.special_tokens)
-        raise ConfigError([f"task.template: {wanted} needs {lacking}, which the model's tokenizer lacks: use {without}"])
-    return wanted
+def add_tokens(tokenizer: Any, wanted: str) -> None:
+    """Give a newly trained tokenizer the special tokens of its template."""
+    tokens = [AddedToken(token, special=True, normalized=False) for token in new_tokens(wanted)]
+    tokenizer.add_tokens(tokens, special_tokens=True)
+
+
+def written(wanted: str, table: pa.Table) -> "Conversations":
+    """The conversations of a table as texts for a tokenizer to be trained on, without special tokens."""
+    return Conversations(TEMPLATES[_of_new(wanted)], table)
+
+
+class Conversations:
+    """Texts of conversations, as often as they are asked for; few of them are in memory at a time."""
+
+    def __init__(self, template: Template, table: pa.Table):
+        self._template, self._table = template, table.select(["messages"])
+
+    def __iter__(self) -> Iterator[str]:
+        special = re.compile("|".join(map(re.escape, self._template.special_tokens)) or r"(?!)")
+        for batch in self._table.to_batches(max_chunksize=_ROWS):
+            how = {"chat_template": self._template.source, "eos_token": "", "bos_token": ""}
+            texts, _ = render_jinja_template(batch.column(0).to_pylist(), **how)
+            yield from (special.sub(" ", text) for text in texts)
 
 
 def install(tokenizer: Any, wanted: str) -> str | None:
     """Give a tokenizer the template that conversations are written with; returns its name, None for its own.
 
+    'auto' is the tokenizer's own, else chatml where its tokens are there, else plain.
+
     Raises:
-        ModelError, ConfigError: see `choose`.
+        ModelError: there is no own template.
+        ConfigError: the tokenizer lacks special tokens of the template.
     """
-    name = choose(wanted, own=tokenizer.chat_template, vocabulary=set(tokenizer.get_vocab()))
-    if name is not None:
-        tokenizer.chat_template = TEMPLATES[name].source
+    if tokenizer.chat_template is not None and wanted in ("auto", "own"):
+        return None
+    if wanted == "own":
+        raise ModelError("the model's tokenizer has no chat template", remedy=f"set task.template={' or '.join(TEMPLATES)}")
+    vocabulary = tokenizer.get_vocab()
+    lacking = {name: [t for t in template.special_tokens if t not in vocabulary] for name, template in TEMPLATES.items()}
+    name = wanted if wanted != "auto" else "plain" if lacking["chatml"] else "chatml"
+    if lacking[name]:
+        without = " or ".join(other for other, tokens in lacking.items() if not tokens)
+        problem = f"{name} needs {', '.join(lacking[name])}, which the model's tokenizer lacks: use {without}"
+        raise ConfigError([f"task.template: {problem}"])
+    tokenizer.chat_template = TEMPLATES[name].source
     return name
+
+
+def _of_new(wanted: str) -> str:
+    return "chatml" if wanted in ("auto", "own") else wanted

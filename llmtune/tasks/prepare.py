@@ -1,5 +1,6 @@
 """From source files to prepared rows: load, split, tokenizer, encode, and the facts that travel with the model."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,9 +26,11 @@ from llmtune.data.prepared import Prepared
 from llmtune.data.readers.columns import listed
 from llmtune.data.spool import Spool, batches_of
 from llmtune.errors import ConfigError, DataError, ModelError
-from llmtune.tasks import lists
+from llmtune.tasks import chat_templates, lists
 from llmtune.tasks.base import Task
+from llmtune.tasks.chat import Chat
 from llmtune.tasks.classification import label_names_of, plain_label
+from llmtune.tasks.instruction import InstructionTask
 from llmtune.tasks.language_modeling import CausalLmTask
 from llmtune.tasks.registry import rebuild
 from llmtune.tasks.tagging import TaggingTask
@@ -118,8 +121,12 @@ def tokenizer_dir_of(ready: Prepared) -> Path | None:
     return directory if directory.is_dir() else None
 
 
-def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] | None = None) -> Iterator[dict[str, pa.Array]]:
+def encode_rows(
+    task: Task, table: pa.Table, *, advance: Callable[[int], None] | None = None, packed: bool = False
+) -> Iterator[dict[str, pa.Array]]:
     """Stored columns of a table, chunk by chunk; `advance` is told how many of its rows are done.
+
+    With `packed`, conversations share rows.
 
     Raises:
         DataError: a row is unfit, or the rows leave a language model nothing to predict.
@@ -132,6 +139,7 @@ def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] |
                 advance(batch.num_rows)
 
     encoded = task.encode_stream(chunks()) if isinstance(task, CausalLmTask) else map(task.encode, chunks())
+    encoded = map(task.pack, encoded) if packed else encoded
     is_empty = True
     for stored in _ahead(encoded):
         is_empty = is_empty and not any(len(values) for values in stored.values())
@@ -170,7 +178,8 @@ class _Builder:
         counts = {}
         for name, table in tables.items():
             with console.progress(f"preparing {name}", total=table.num_rows, unit="rows") as advance:
-                counts[name] = _Counter(task, table, advance)
+                packed = name == "train" and isinstance(task, InstructionTask) and task.packing
+                counts[name] = _Counter(task, table, advance, packed=packed)
                 prepared.write_split(directory, name, counts[name].columns())
                 ledger.enter(name, "tokenized", **counts[name].entry())
         if "text" in tables["train"].column_names:
@@ -223,6 +232,9 @@ class _Builder:
             is_plain_text = sources.is_plain_text(self.data)
             end_of_text = None if is_plain_text else fast.eos_token_id
             return {"end_of_text": end_of_text, "isolate_documents": self.task.isolate_documents}
+        if self.task.type == "instruction":
+            own = {name: getattr(self.task, name) for name in ("answers", "system_prompt", "too_long", "packing")}
+            return {**own, "end_ids": list(Chat(fast).end_ids)}
         if self.task.type == "masked_lm":
             if fast.mask_token_id is None:
                 remedy = "use an encoder such as BERT, or task=causal_lm"
@@ -253,6 +265,7 @@ class _Builder:
 
     def make_tokenizer(self, train: pa.Table, directory: Path) -> tuple[Any, int]:
         texts = _Texts(train)
+        template = self.task.template if self.task.type == "instruction" else None
         if not any(text.strip() for text in texts):
             raise DataError(f"all {train.num_rows} texts of the train rows are blank", where=f"column {self.data.text_column}")
         kind = tokenizers.kind(self.tokenizer, self.model)
@@ -263,7 +276,14 @@ class _Builder:
         else:
             console.notice(f"training a {kind} tokenizer on {len(texts):,} texts")
             sizes = {k: getattr(self.tokenizer, k) for k in ("vocab_size", "min_frequency", "lowercase")}
+            if template is not None:
+                texts = chat_templates.written(template, train)
+                sizes["vocab_size"] -= len(chat_templates.new_tokens(template))
             fast = tokenizers.train(kind, family=self.family, texts=texts, **sizes)
+            if template is not None:
+                chat_templates.add_tokens(fast, template)
+        if template is not None:
+            chat_templates.install(fast, template)
         limit = self.origin.max_length
         wanted = self.tokenizer.max_length or min(limit or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
         if limit is not None and wanted > limit:
@@ -291,19 +311,22 @@ def _given_label_names(given: Sequence[str]) -> list[str]:
 class _Counter:
     """Passes stored columns on and counts what goes by."""
 
-    def __init__(self, task: Task, table: pa.Table, advance: Any):
-        self._task, self._table, self._advance = task, table, advance
+    def __init__(self, task: Task, table: pa.Table, advance: Any, *, packed: bool):
+        self._task, self._table, self._advance, self._packed = task, table, advance, packed
         self._rows = self._tokens = self._truncated = 0
+        self._left_out: Counter[str] = Counter()
 
     def columns(self) -> Iterator[dict[str, pa.Array]]:
         text = _text_of(self._task)
         before = text.num_truncated if text is not None else 0
-        for stored in encode_rows(self._task, self._table, advance=self._advance):
+        left_out_before = Counter(getattr(self._task, "left_out", {}))
+        for stored in encode_rows(self._task, self._table, advance=self._advance, packed=self._packed):
             self._rows += len(next(iter(stored.values())))
             if "input_ids" in stored:
                 self._tokens += len(stored["input_ids"].flatten())
             yield stored
         self._truncated = text.num_truncated - before if text is not None else 0
+        self._left_out = Counter(getattr(self._task, "left_out", {})) - left_out_before
         if isinstance(self._task, TaggingTask):
             self._task.tell()
 
@@ -316,6 +339,16 @@ class _Counter:
         rows_in = self._table.num_rows
         if isinstance(self._task, CausalLmTask):
             return {"rows_in": rows_in, "rows_out": rows_in, "blocks": self._rows}
+        if isinstance(self._task, InstructionTask):
+            rows_out = rows_in - self._left_out.total()
+            packed = {"packed rows": self._rows} if self._packed else {}
+            return {
+                "rows_in": rows_in,
+                "rows_out": rows_out,
+                "left_out": dict(self._left_out),
+                "truncated": self._truncated,
+                **packed,
+            }
         without_text = {"without text": rows_in - self._rows} if rows_in > self._rows else {}
         return {"rows_in": rows_in, "rows_out": self._rows, "left_out": without_text, "truncated": self._truncated}
 

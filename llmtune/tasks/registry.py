@@ -43,8 +43,8 @@ def rebuild(description: dict[str, Any], tokenizer_dir: Path | None) -> Task:
                 names = ("mask_probability", "mask_token_id", "special_ids", "vocab_size")
                 return MaskedLmTask(_text(description, tokenizer_dir), **{k: description[k] for k in names})
             case "instruction":
-                names = ("answers", "system_prompt", "too_long")
-                return InstructionTask(_text(description, tokenizer_dir), **{k: description[k] for k in names})
+                own = {name: description[name] for name in InstructionTask.described}
+                return InstructionTask(_text(description, tokenizer_dir), **own)
     except KeyError as e:
         raise CheckpointError(f"the task description lacks {e}", remedy="use a run of this version of llmtune") from None
     raise CheckpointError(f"unknown task {description['type']!r}", remedy="use a newer version of llmtune")
@@ -64,6 +64,7 @@ def model_spec(description: dict[str, Any], tokenizer_facts: dict[str, Any]) -> 
         pad_token_id=tokenizer_facts.get("pad_token_id"),
         bos_token_id=tokenizer_facts.get("bos_token_id"),
         eos_token_id=tokenizer_facts.get("eos_token_id"),
+        end_ids=tuple(description.get("end_ids", ())),
         max_length=description.get("max_length", 0),
         num_features=len(description.get("feature_names", ())),
         feature_mean=tuple(description.get("feature_mean", ())),

@@ -104,9 +104,11 @@ def _facts(directory: Path) -> dict[str, Any]:
 
 def build_base(model: ModelConfig, spec: ModelSpec) -> nn.Module:
     """The model that a stage starts from; new weights come from torch's global generator."""
-    if model.type == "run":
-        return models.adapt(restore(model.path, task=spec.task).model, spec)
-    return models.build(model, spec)
+    is_run = model.type == "run"
+    base = models.adapt(restore(model.path, task=spec.task).model, spec) if is_run else models.build(model, spec)
+    if spec.end_ids:
+        base.generation_config.eos_token_id = list(spec.end_ids)
+    return base
 
 
 def frozen_digest(model: nn.Module) -> str:
