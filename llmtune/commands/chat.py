@@ -31,8 +31,10 @@ def run(args: list[str], options: "Options") -> int:
         from llmtune.commands import writing
         from llmtune.generation.conversation import Continuation, Conversation
         from llmtune.generation.prompts import prompts_for
+        from llmtune.training import precision
         from llmtune.training.restore import restore
 
+    precision.set_up(config.hardware, exact=True)
     restored = restore(config.run, which=config.checkpoint)
     prompts = prompts_for(restored, converses=True)
     writer, compute = writing.writer_of(restored, prompts, hardware=config.hardware, how=config.sampling())

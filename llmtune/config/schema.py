@@ -12,7 +12,7 @@ from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
 from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
-from llmtune.config.sections.generation import Sampling
+from llmtune.config.sections.generation import WRITING, Sampling
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
 from llmtune.config.sections.objective import ObjectiveConfig
 from llmtune.config.sections.split import SplitConfig
@@ -137,7 +137,7 @@ class EvaluateConfig(RunVerbConfig):
     evaluation: EvaluationConfig
 
 
-class PredictConfig(RunVerbConfig, Sampling):
+class PredictConfig(Sampling, RunVerbConfig):
     """Config of `predict`. The keys of sampling are for models that write text."""
 
     file: Name
@@ -148,7 +148,7 @@ class PredictConfig(RunVerbConfig, Sampling):
     """Lines predicted at once."""
 
 
-class ChatConfig(RunVerbConfig, Sampling):
+class ChatConfig(Sampling, RunVerbConfig):
     """Config of `chat`."""
 
     system: Name | None
@@ -294,6 +294,10 @@ def _rules(config: StageConfig):
         "augment: all augmenters but mixup change text, not numbers: use augment=none or augment=mixup",
     )
     yield from instruction_rules.rules(config)
+    yield (
+        config.evaluation.generate_rows > 0 and task.type not in WRITING,
+        f"evaluation.generate_rows: is for models that write text, and task={task.type} writes none: leave it out",
+    )
     yield from objective_rules.rules(config)
 
 

@@ -46,19 +46,28 @@ class Writer:
         }
         self.num_slid = 0  # texts so far that were continued without their beginning
 
-    def answers(self, prompts: Sequence[Sequence[int]], *, keys: Sequence[int], batch_size: int) -> list[Answer]:
+    def answers(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        keys: Sequence[int],
+        batch_size: int,
+        advance: Callable[[int], None] = lambda number: None,
+    ) -> list[Answer]:
         """Continue prompts, those of similar length together; a batch that memory has no room for is halved.
 
         Args:
             prompts: token ids of each.
             keys: of each row's draws, such as its number in a file.
             batch_size: rows at once.
+            advance: told how many more are done.
         """
         order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         rows: dict[int, Row] = {}
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             rows |= zip(part, self._write([prompts[i] for i in part], [keys[i] for i in part]), strict=True)
+            advance(len(part))
         self.num_slid += sum(row.has_slid for row in rows.values())
         return [rows[i].answer() for i in range(len(prompts))]
 

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from llmtune.config.sections.base import Count, Name, Positive, Section
 
+WRITING = ("causal_lm", "instruction")  # tasks whose models write text
+
 
 class Sampling(Section):
     """How the next token is chosen, and when a text ends."""
@@ -24,7 +26,7 @@ class Sampling(Section):
     """Above 1: tokens that were read or written before become less likely."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Decides every draw: a text depends on it and on the number of its row, not on the rows beside it."""
-    stop: list[Name]
+    stop: tuple[Name, ...]
     """Texts at which writing ends; they are cut off."""
 
     def sampling(self) -> "Sampling":

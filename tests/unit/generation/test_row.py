@@ -20,7 +20,7 @@ def tokenizer():
 
 def row(tokenizer, *, stop=(), ends=(), longest: int = 1000, prompt=(1, 2)) -> Row:
     rest = {"temperature": 0.0, "top_k": None, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 0}
-    how = Sampling(max_new_tokens=longest, stop=list(stop), **rest)
+    how = Sampling(max_new_tokens=longest, stop=tuple(stop), **rest)
     ends = frozenset(ends)
     return Row(prompt, key=0, how=how, tokenizer=tokenizer, ends=ends, window=None, slides=True, is_shown=True)
 
@@ -61,7 +61,10 @@ def test_every_kind_of_tokenizer_streams(kind: str):
     assert "".join(stream.add(token) for token in ids) + stream.rest() == made.decode(ids, skip_special_tokens=True)
 
 
-@given(st.text(st.sampled_from("ab\n电🙂"), max_size=30), st.lists(st.text(st.sampled_from("ab\n电🙂"), min_size=1, max_size=4), max_size=3))
+@given(
+    st.text(st.sampled_from("ab\n电🙂"), max_size=30),
+    st.lists(st.text(st.sampled_from("ab\n电🙂"), min_size=1, max_size=4), max_size=3),
+)
 @settings(max_examples=300)
 def test_a_text_is_cut_at_the_first_stop_text(tokenizer, text: str, stop: list[str]):
     made = row(tokenizer, stop=stop)

@@ -31,7 +31,7 @@ WAYS = [
 
 
 def how(**given) -> Sampling:
-    rest = {"max_new_tokens": 1, "repetition_penalty": 1.0, "seed": 0, "stop": []}
+    rest = {"max_new_tokens": 1, "repetition_penalty": 1.0, "seed": 0, "stop": ()}
     return Sampling(**{**rest, **NEUTRAL, "temperature": 1.0, **given})
 
 

@@ -54,7 +54,7 @@ def addressed(tokenizer, *, window: int | None = 64, ends=()) -> Prompts:
 
 
 def writer(model, tokenizer, *, window: int | None = 64, ends=(), slides: bool = True, **how) -> Writer:
-    sampling = Sampling(**{**PLAIN, "stop": [], **how})
+    sampling = Sampling(**{**PLAIN, "stop": (), **how})
     return Writer(model, addressed(tokenizer, window=window, ends=ends), sampling, slides=slides)
 
 
