@@ -5,13 +5,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import conversation_rules, export_rules, objective_rules
+from llmtune.config import conversation_rules, export_rules, objective_rules, split_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
-from llmtune.config.sections.balance import CLASSIFIERS, EXCLUSIVE, BalanceConfig, Sampling
+from llmtune.config.sections.balance import CLASSIFIERS, EXCLUSIVE, BalanceConfig
+from llmtune.config.sections.balance import Sampling as RowSampling
 from llmtune.config.sections.base import Count, Name, Section
 from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
+from llmtune.config.sections.generation import WRITING, Sampling
 from llmtune.config.sections.model import CHATS, ModelConfig, TaskConfig, TuningConfig
 from llmtune.config.sections.objective import ObjectiveConfig
 from llmtune.config.sections.split import SplitConfig
@@ -136,8 +138,8 @@ class EvaluateConfig(RunVerbConfig):
     evaluation: EvaluationConfig
 
 
-class PredictConfig(RunVerbConfig):
-    """Config of `predict`."""
+class PredictConfig(Sampling, RunVerbConfig):
+    """Config of `predict`. The keys of sampling are for models that write text."""
 
     file: Name
     """Lines or rows to predict (second word after the run); -: standard input."""
@@ -145,8 +147,13 @@ class PredictConfig(RunVerbConfig):
     """Where the JSONL goes; -: standard output."""
     batch_size: Count
     """Lines predicted at once."""
-    max_new_tokens: Count
-    """Tokens that a causal model adds to each line."""
+
+
+class ChatConfig(Sampling, RunVerbConfig):
+    """Config of `chat`."""
+
+    system: Name | None
+    """First message of the conversation; null: the one that the model was trained with, if there was one."""
 
 
 class ExportVerbConfig(RunVerbConfig):
@@ -170,6 +177,7 @@ VERB_CONFIGS: dict[str, type[Section]] = {
     "augment": AugmentVerbConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "chat": ChatConfig,
     "export": ExportVerbConfig,
 }
 
@@ -205,7 +213,7 @@ def _rules(config: StageConfig):
         f"training.gradient_accumulation_steps: {training.gradient_accumulation_steps} micro-batches cannot be cut from "
         f"training.batch_size={training.batch_size}",
     )
-    yield from _split_rules(config)
+    yield from split_rules.rules(config)
     yield from _clean_rules(config)
     yield (
         config.tuning.type == "lora" and model.type in ("lstm", "mlp"),
@@ -287,6 +295,10 @@ def _rules(config: StageConfig):
         "augment: all augmenters but mixup change text, not numbers: use augment=none or augment=mixup",
     )
     yield from conversation_rules.rules(config)
+    yield (
+        config.evaluation.generate_rows > 0 and task.type not in WRITING,
+        f"evaluation.generate_rows: is for models that write text, and task={task.type} writes none: leave it out",
+    )
     yield from objective_rules.rules(config)
     yield from export_rules.rules(config)
 
@@ -300,7 +312,7 @@ def _balance_rules(config: StageConfig):
     if config.task.type == "multilabel":
         for name, section in config.balance.items():
             yield (
-                isinstance(section, Sampling),
+                isinstance(section, RowSampling),
                 f"balance.{name}: draws rows by their one class, and those of task=multilabel have several labels: "
                 "weigh the labels instead, with balance=inverse_frequency or focal",
             )
@@ -329,29 +341,6 @@ def _balance_rules(config: StageConfig):
 def _has_validation_rows(config: StageConfig) -> bool:
     given = getattr(config.data, "validation_file", None) or getattr(config.data, "validation_split", None)
     return bool(given) or getattr(config.split, "validation_fraction", 1) > 0  # kfold has no fraction: a fold is held out
-
-
-def _split_rules(config: StageConfig):
-    split, data, resume = config.split, config.data, config.training.resume
-    given = next((key for key in ("validation_file", "validation_split") if getattr(data, key, None) is not None), None)
-    if split.type != "kfold":
-        yield (
-            split.validation_fraction + split.test_fraction >= 1,
-            "split.test_fraction: together with split.validation_fraction it leaves nothing to train on",
-        )
-        return
-    yield (
-        split.fold is not None and split.fold > split.num_folds,
-        f"split.fold: there is no fold {split.fold}: they are 1 to split.num_folds={split.num_folds}",
-    )
-    yield (
-        given is not None,
-        f"data.{given}: split=kfold takes its validation rows from the train rows: leave it out, or choose another split",
-    )
-    yield (
-        split.fold is None and resume not in ("auto", "never", "must"),
-        "training.resume: names one run, and split=kfold makes one for each fold: name the fold with split.fold",
-    )
 
 
 def _clean_rules(config: StageConfig):

@@ -1,7 +1,8 @@
 """Rows that hold conversations, in any of the ways in which people write them, as lists of messages.
 
 A message is {"role": "system", "user" or "assistant", "content": text}. A conversation is a system message, if there is one,
-and then user and assistant in turns, the user first and the assistant last.
+and then user and assistant in turns, the user first and the assistant last. Prompts, which a model is to answer, end with the
+user: answers that stand behind the user's last turn are left out, and need not be there.
 """
 
 from collections import Counter
@@ -31,6 +32,9 @@ ROLES = {
 }
 _TOOLS = ("tool", "function", "function_call", "function_response", "observation", "ipython")
 _REMOVE = "correct or remove the row; data.bad_conversations=drop leaves out all such rows, and counts them"
+# Where prompts lie besides; they have no need of the other answer.
+_OF_PROMPTS = {"implicit": LayoutColumns(("chosen",), ("system",))}
+_ANSWERS = ("output", "completion")  # columns that prompts need not have
 _NO_TOOLS = "remove such rows, or data.bad_conversations=drop"
 
 
@@ -67,6 +71,7 @@ class Conversations:
 
     Args:
         data: whose keys say how.
+        are_prompts: whether they are read up to the user's last turn.
 
     Attributes:
         layouts: the ways in which they are written; where a file has the columns of several, the first counts.
@@ -77,8 +82,8 @@ class Conversations:
     columns: tuple[str, ...] = ("messages",)
     _EXAMPLE = ("alpaca", "instruction: question, output: answer")
 
-    def __init__(self, data: ColumnMapping):
-        self._data = data
+    def __init__(self, data: ColumnMapping, *, are_prompts: bool = False):
+        self._data, self._are_prompts = data, are_prompts
         self._roles = {**ROLES, **data.roles}
         self._told: set[str] = set()
         self._dropped: Counter[str] = Counter()
@@ -122,10 +127,11 @@ class Conversations:
     def _layout(self, present: Sequence[str], where: str) -> Layout:
         renamed = self._data.conversation_columns
         wanted = self._data.conversation
-        known = self.layouts if wanted == "auto" else {wanted: self.layouts[wanted]}
+        layouts = {**self.layouts, **_OF_PROMPTS} if self._are_prompts else self.layouts
+        known = layouts if wanted == "auto" else {wanted: layouts[wanted]}
         for name, roles in known.items():
             columns = {role: renamed.get(role, role) for role in (*roles.required, *roles.optional)}
-            if all(columns[role] in present for role in roles.required):
+            if all(columns[role] in present for role in roles.required if not (self._are_prompts and role in _ANSWERS)):
                 return Layout(name, {r: c for r, c in columns.items() if c in present or c in roles.optional})
         ways = "; or ".join(
             f"{name}: {' and '.join(renamed.get(role, role) for role in roles.required)}" for name, roles in known.items()
@@ -146,16 +152,18 @@ class Conversations:
 
     def _row(self, values: dict[str, Any], layout: Layout) -> dict[str, list[Message]]:
         """What is made of a row's values, by what the layout calls them."""
-        return {"messages": in_turns(_READERS[layout.name](self, values, layout))}
+        return {"messages": in_turns(_READERS[layout.name](self, values, layout), are_prompts=self._are_prompts)}
 
     def _of_messages(self, values: dict[str, Any], layout: Layout) -> list[Message]:
         """A list of turns, and a system prompt beside it."""
-        name = self.layouts[layout.name].required[0]
+        name = next(iter(layout.columns))
         return [*self._system(values), *self._turns(values[name], layout.columns[name])]
 
     def _of_alpaca(self, values: dict[str, Any], layout: Layout) -> list[Message]:
-        answer = _text(values["output"], layout.columns["output"])
-        return [*self._asked(values, layout), {"role": "assistant", "content": answer}]
+        asked = self._asked(values, layout)
+        if self._are_prompts:
+            return asked
+        return [*asked, {"role": "assistant", "content": _text(values["output"], layout.columns["output"])}]
 
     def _asked(self, values: dict[str, Any], layout: Layout) -> list[Message]:
         """An instruction, with what it is to be applied to below it; earlier turns come first."""
@@ -177,7 +185,7 @@ class Conversations:
     def _of_pair(self, values: dict[str, Any], layout: Layout) -> list[Message]:
         """A prompt and its completion; each a text, or turns."""
         messages = self._system(values)
-        for name, role in (("prompt", "user"), ("completion", "assistant")):
+        for name, role in (("prompt", "user"), ("completion", "assistant"))[: 1 if self._are_prompts else 2]:
             messages += self._said(values[name], role, layout.columns[name])
         return messages
 
@@ -221,19 +229,22 @@ _READERS = {
     "sharegpt": Conversations._of_messages,
     "alpaca": Conversations._of_alpaca,
     "prompt_completion": Conversations._of_pair,
+    "implicit": Conversations._of_messages,
 }
 
 
-def in_turns(messages: list[Message]) -> list[Message]:
-    """The messages, if they are a conversation.
+def in_turns(messages: list[Message], *, are_prompts: bool = False) -> list[Message]:
+    """The messages, if they are a conversation, or a prompt: up to the user's last turn.
 
     Raises:
         UnfitError: they are not.
     """
+    while are_prompts and messages and messages[-1]["role"] != "user":
+        messages = messages[:-1]
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
         raise UnfitError("the conversation is empty", "the conversation is empty: it has no turn of a user or an assistant")
-    if all(turn["role"] != "assistant" for turn in turns):
+    if not are_prompts and all(turn["role"] != "assistant" for turn in turns):
         raise UnfitError(
             "no turn of the assistant", "no turn of the conversation is the assistant's: there is nothing to learn"
         )
@@ -243,7 +254,7 @@ def in_turns(messages: list[Message]) -> list[Message]:
             raise UnfitError("turns do not alternate", f"{told}: user and assistant take turns, the user first")
         if not turn["content"].strip():
             raise UnfitError(f"the {role} says nothing", f"turn {number} (without a system message), the {role}'s, is empty")
-    if turns[-1]["role"] == "user":
+    if not are_prompts and turns[-1]["role"] == "user":
         raise UnfitError("the last turn is the user's", "the last turn is the user's: it has no answer")
     return messages
 

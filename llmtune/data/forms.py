@@ -1,4 +1,7 @@
-"""What the rows of a task hold beside their text: one label, several labels, tags, turns of a conversation, or two answers."""
+"""What the rows of a task hold beside their text: a label, several, tags of words, turns of a conversation, or two answers.
+
+Prompts are conversations without their last answer.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -12,7 +15,7 @@ from llmtune.data.readers.columns import Chunk, as_text
 from llmtune.data.readers.lists import as_lists, chosen, divided, is_list, regrouped
 from llmtune.errors import DataError
 
-Form = Literal["label", "labels", "tags", "messages", "preference"]
+Form = Literal["label", "labels", "tags", "messages", "prompts", "preference"]
 OF_TASK: dict[str, Form] = {
     "classification": "label",
     "regression": "label",
@@ -49,7 +52,7 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
         return {"labels": labels}
     if form == "tags":
         return _tagged(data, name, chunk)
-    if form in ("messages", "preference"):
+    if form in ("messages", "prompts", "preference"):
         conversations = {column: pa.array(values, MESSAGES) for column, values in chunk.nested.items()}
         return {**conversations, "text": text_of(conversations)}
     return {}

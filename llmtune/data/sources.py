@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,11 @@ READERS: dict[str, Reader] = {
     "conll": conll.read,
     "folders": folders.read,
 }
-CONVERSATIONS: dict[Form, type[Conversations]] = {"messages": Conversations, "preference": Preferences}
+CONVERSATIONS: dict[Form, Callable[[ColumnMapping], Conversations]] = {
+    "messages": Conversations,
+    "prompts": partial(Conversations, are_prompts=True),
+    "preference": Preferences,
+}
 ENDINGS = {
     **{f".{name}": name for name in READERS if name not in ("text", "folders")},
     **{".ndjson": "jsonl", ".txt": "text", ".bio": "conll"},

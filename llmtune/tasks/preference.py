@@ -70,7 +70,7 @@ class PreferenceTask:
         return Chat(self.text.tokenizer, answers="last", system_prompt=self.system_prompt)
 
     def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
-        """`input_ids`: both conversations, one behind the other; `answers`: where in it each answer begins and ends.
+        """`input_ids`: both conversations, one behind the other; `pair`: where in it each of the answers begins and ends.
 
         Pairs of whose answers nothing is left within max_length, or no difference, are left out.
         """
@@ -81,7 +81,7 @@ class PreferenceTask:
         kept = [pair for pair in map(self._fitting, chosen, rejected) if pair is not None]
         rows = {
             "input_ids": [[*chosen.ids, *rejected.ids] for chosen, rejected in kept],
-            "answers": [[*chosen.answers, *(len(chosen.ids) + at for at in rejected.answers)] for chosen, rejected in kept],
+            "pair": [[*chosen.answers, *(len(chosen.ids) + at for at in rejected.answers)] for chosen, rejected in kept],
         }
         return {name: pa.array(values, pa.list_(pa.int32())) for name, values in rows.items()}
 
@@ -105,7 +105,7 @@ class PreferenceTask:
         return pair
 
     def collate(self, examples: Sequence[dict], draw: Draw) -> Batch:
-        pairs = [_parted(np.asarray(e["input_ids"]), np.asarray(e["answers"])) for e in examples]
+        pairs = [_parted(np.asarray(e["input_ids"]), np.asarray(e["pair"])) for e in examples]
         rows = [pair[side] for side in (0, 1) for pair in pairs]
         inputs, lengths_B = self.text.pad([{"input_ids": ids[:-1]} for ids, _ in rows])
         labels_BL = np.full(inputs["input_ids"].shape, IGNORED, dtype=np.int64)
@@ -146,7 +146,7 @@ class PreferenceTask:
 
     def texts_of(self, row: dict[str, Any]) -> dict[str, str]:
         """The prompt and both answers of a stored row, as the model reads them."""
-        (ids, first), (other_ids, other) = _parted(np.asarray(row["input_ids"]), np.asarray(row["answers"]))
+        (ids, first), (other_ids, other) = _parted(np.asarray(row["input_ids"]), np.asarray(row["pair"]))
         parts = {"prompt": ids[:first], "chosen": ids[first:], "rejected": other_ids[other:]}
         return {name: self.text.tokenizer.decode(part.tolist()) for name, part in parts.items()}
 
@@ -177,9 +177,9 @@ def _cut(one: Written, num_cut: int, limit: int) -> Written:
     return Written(one.ids[num_cut : num_cut + limit], [min(at - num_cut, limit) for at in one.answers])
 
 
-def _parted(ids: np.ndarray, answers: np.ndarray) -> list[tuple[np.ndarray, int]]:
+def _parted(ids: np.ndarray, pair: np.ndarray) -> list[tuple[np.ndarray, int]]:
     """Both conversations of a stored row, and the first token of the answer in each."""
-    first, behind, other, _ = answers.tolist()
+    first, behind, other, _ = pair.tolist()
     return [(ids[:behind], max(first, 1)), (ids[behind:], max(other - behind, 1))]
 
 
