@@ -26,6 +26,9 @@ NEEDS = {
     ("balance", "class_weights"): ["balance.class_weights.by_label={rare: 5}"],
     ("task", "causal_lm"): ["model=gpt"],
     ("task", "masked_lm"): ["model=bert"],
+    ("task", "instruction"): ["model=gpt"],
+    ("task", "preference"): ["model=gpt", "model.pretrained=a/b"],
+    ("export", "gguf"): ["task=causal_lm", "model=gpt", "tokenizer.lowercase=false"],
     ("augment", "contextual"): ["augment.contextual.model=a/b"],
 }
 
