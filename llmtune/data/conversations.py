@@ -161,7 +161,7 @@ class Conversations:
             column = layout.columns["instruction"]
             raise _UnfitError("the instruction is empty", f"column '{column}' is empty: the row has no instruction")
         answer = _text(values["output"], layout.columns["output"])
-        asked = {"role": "user", "content": "\n\n".join(texts)}
+        asked = {"role": "user", "content": "\n".join(texts)}
         return [*self._system(values), *messages, asked, {"role": "assistant", "content": answer}]
 
     def _of_pair(self, values: dict[str, Any], layout: Layout) -> list[Message]:
