@@ -137,3 +137,13 @@ def test_mistakes(talks: Folder):
     assert bad.code == 3 and "talk.jsonl:65" in bad.err and "'boss'" in bad.err and "data.roles={boss: assistant}" in bad.err
     told = talks.ok("preprocess", *COMMON, "data.bad_conversations=drop").out
     assert "-1 an unknown role" in told
+
+
+def test_a_run_of_packed_rows_alone_is_exported(talks: Folder):
+    """Without validation and test rows, exports are compared on the train rows, which are packed."""
+    args = [*COMMON, "task.packing=true", "split.validation_fraction=0", "split.test_fraction=0", "training.max_steps=1"]
+    talks.ok("train", *args, "tokenizer.max_length=128", "run_name=packed")
+    run = talks.latest("packed")
+    talks.ok("export", str(run), "export=[huggingface,onnx]")
+    exports = read(run / "export" / "parity.json")["exports"]
+    assert {facts["rows_from"] for facts in exports.values()} == {"train"} and len(exports) == 2
