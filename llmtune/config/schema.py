@@ -12,6 +12,7 @@ from llmtune.config.sections.balance import BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
 from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
+from llmtune.config.sections.generation import WRITING, Sampling
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
 from llmtune.config.sections.objective import ObjectiveConfig
 from llmtune.config.sections.split import SplitConfig
@@ -136,8 +137,8 @@ class EvaluateConfig(RunVerbConfig):
     evaluation: EvaluationConfig
 
 
-class PredictConfig(RunVerbConfig):
-    """Config of `predict`."""
+class PredictConfig(Sampling, RunVerbConfig):
+    """Config of `predict`. The keys of sampling are for models that write text."""
 
     file: Name
     """Lines or rows to predict (second word after the run); -: standard input."""
@@ -145,8 +146,13 @@ class PredictConfig(RunVerbConfig):
     """Where the JSONL goes; -: standard output."""
     batch_size: Count
     """Lines predicted at once."""
-    max_new_tokens: Count
-    """Tokens that a causal model adds to each line."""
+
+
+class ChatConfig(Sampling, RunVerbConfig):
+    """Config of `chat`."""
+
+    system: Name | None
+    """First message of the conversation; null: the one that the model was trained with, if there was one."""
 
 
 class ExportVerbConfig(RunVerbConfig):
@@ -170,6 +176,7 @@ VERB_CONFIGS: dict[str, type[Section]] = {
     "augment": AugmentVerbConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "chat": ChatConfig,
     "export": ExportVerbConfig,
 }
 
@@ -285,4 +292,8 @@ def _rules(config: StageConfig):
         "augment: all augmenters but mixup change text, not numbers: use augment=none or augment=mixup",
     )
     yield from instruction_rules.rules(config)
+    yield (
+        config.evaluation.generate_rows > 0 and task.type not in WRITING,
+        f"evaluation.generate_rows: is for models that write text, and task={task.type} writes none: leave it out",
+    )
     yield from objective_rules.rules(config)

@@ -1,7 +1,8 @@
 """Rows that hold conversations, in any of the ways in which people write them, as lists of messages.
 
 A message is {"role": "system", "user" or "assistant", "content": text}. A conversation is a system message, if there is one,
-and then user and assistant in turns, the user first and the assistant last.
+and then user and assistant in turns, the user first and the assistant last. Prompts, which a model is to answer, end with the
+user: answers that stand behind the user's last turn are left out, and need not be there.
 """
 
 from collections import Counter
@@ -31,6 +32,7 @@ ROLES = {
 }
 _TOOLS = ("tool", "function", "function_call", "function_response", "observation", "ipython")
 _REMOVE = "correct or remove the row; data.bad_conversations=drop leaves out all such rows, and counts them"
+_ANSWERS = ("output", "completion")  # columns that prompts need not have
 _NO_TOOLS = "remove such rows, or data.bad_conversations=drop"
 
 
@@ -70,10 +72,11 @@ class Conversations:
 
     Args:
         data: whose keys say how.
+        are_prompts: whether they are read up to the user's last turn.
     """
 
-    def __init__(self, data: ColumnMapping):
-        self._data = data
+    def __init__(self, data: ColumnMapping, *, are_prompts: bool = False):
+        self._data, self._are_prompts = data, are_prompts
         self._roles = {**ROLES, **data.roles}
         self._told: set[str] = set()
         self._dropped: Counter[str] = Counter()
@@ -100,7 +103,7 @@ class Conversations:
         for i, row in enumerate(chunk.rows.tolist()):
             values = {ours: chunk.nested[theirs][i] for ours, theirs in layout.columns.items() if theirs in chunk.nested}
             try:
-                found.append(_in_turns(read(self, values, layout)))
+                found.append(_in_turns(read(self, values, layout), are_prompts=self._are_prompts))
             except _UnfitError as e:
                 if self._data.bad_conversations == "refuse":
                     raise DataError(e.told, where=f"{name}:{row}", remedy=e.remedy) from None
@@ -121,7 +124,7 @@ class Conversations:
         known = LAYOUTS if wanted == "auto" else {wanted: LAYOUTS[wanted]}
         for name, roles in known.items():
             columns = {role: renamed.get(role, role) for role in (*roles.required, *roles.optional)}
-            if all(columns[role] in present for role in roles.required):
+            if all(columns[role] in present for role in roles.required if not (self._are_prompts and role in _ANSWERS)):
                 return Layout(name, {r: c for r, c in columns.items() if c in present or c in roles.optional})
         ways = "; or ".join(
             f"{name}: {' and '.join(renamed.get(role, role) for role in roles.required)}" for name, roles in known.items()
@@ -160,14 +163,15 @@ class Conversations:
         if not values.get("instruction"):
             column = layout.columns["instruction"]
             raise _UnfitError("the instruction is empty", f"column '{column}' is empty: the row has no instruction")
-        answer = _text(values["output"], layout.columns["output"])
-        asked = {"role": "user", "content": "\n".join(texts)}
-        return [*self._system(values), *messages, asked, {"role": "assistant", "content": answer}]
+        asked = [*self._system(values), *messages, {"role": "user", "content": "\n".join(texts)}]
+        if self._are_prompts:
+            return asked
+        return [*asked, {"role": "assistant", "content": _text(values["output"], layout.columns["output"])}]
 
     def _of_pair(self, values: dict[str, Any], layout: Layout) -> list[Message]:
         """A prompt and its completion; each a text, or turns."""
         messages = self._system(values)
-        for name, role in (("prompt", "user"), ("completion", "assistant")):
+        for name, role in (("prompt", "user"), ("completion", "assistant"))[: 1 if self._are_prompts else 2]:
             value, column = values[name], layout.columns[name]
             turns = isinstance(value, list)
             messages += self._turns(value, column) if turns else [{"role": role, "content": _text(value, column)}]
@@ -210,12 +214,14 @@ _READERS = {
 }
 
 
-def _in_turns(messages: list[Message]) -> list[Message]:
-    """The messages, if they are a conversation."""
+def _in_turns(messages: list[Message], *, are_prompts: bool) -> list[Message]:
+    """The messages, if they are a conversation, or a prompt: up to the user's last turn."""
+    while are_prompts and messages and messages[-1]["role"] != "user":
+        messages = messages[:-1]
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
         raise _UnfitError("the conversation is empty", "the conversation is empty: it has no turn of a user or an assistant")
-    if all(turn["role"] != "assistant" for turn in turns):
+    if not are_prompts and all(turn["role"] != "assistant" for turn in turns):
         raise _UnfitError(
             "no turn of the assistant", "no turn of the conversation is the assistant's: there is nothing to learn"
         )
@@ -225,7 +231,7 @@ def _in_turns(messages: list[Message]) -> list[Message]:
             raise _UnfitError("turns do not alternate", f"{told}: user and assistant take turns, the user first")
         if not turn["content"].strip():
             raise _UnfitError(f"the {role} says nothing", f"turn {number} (without a system message), the {role}'s, is empty")
-    if turns[-1]["role"] == "user":
+    if not are_prompts and turns[-1]["role"] == "user":
         raise _UnfitError("the last turn is the user's", "the last turn is the user's: it has no answer")
     return messages
 

@@ -1,4 +1,7 @@
-"""What the rows of a task hold beside their text: one label, several labels, tags of words, or turns of a conversation."""
+"""What the rows of a task hold beside their text: one label, several labels, tags of words, or turns of a conversation.
+
+Prompts are conversations without their last answer.
+"""
 
 from collections.abc import Callable
 from typing import Literal
@@ -12,7 +15,7 @@ from llmtune.data.readers.columns import Chunk, as_text
 from llmtune.data.readers.lists import as_lists, chosen, divided, is_list, regrouped
 from llmtune.errors import DataError
 
-Form = Literal["label", "labels", "tags", "messages"]
+Form = Literal["label", "labels", "tags", "messages", "prompts"]
 OF_TASK: dict[str, Form] = {
     "classification": "label",
     "regression": "label",
@@ -46,7 +49,7 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
         return {"labels": labels}
     if form == "tags":
         return _tagged(data, name, chunk)
-    if form == "messages":
+    if form in ("messages", "prompts"):
         messages = pa.array(chunk.nested["messages"], MESSAGES)
         return {"messages": messages, "text": text_of(messages)}
     return {}

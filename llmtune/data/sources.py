@@ -86,7 +86,7 @@ def load(
         DataError: a source is missing, malformed or empty; with its place and the remedy.
     """
     wanted, spool = _wanted(data, need_label=need_label, form=form), spool or Spool()
-    conversations = Conversations(data) if form == "messages" else None
+    conversations = Conversations(data, are_prompts=form == "prompts") if form in ("messages", "prompts") else None
     tables = {}
     for split in SPLITS:
         if is_named(data, split):
@@ -145,7 +145,7 @@ def is_plain_text(data: DataConfig) -> bool:
 
 def _wanted(data: ColumnMapping, *, need_label: bool, form: Form) -> Wanted:
     allowed = {name: "data.where" for name in data.where}
-    if form == "messages":
+    if form in ("messages", "prompts"):
         return Wanted(allowed)
     required = {
         data.text_column: "data.text_column",
