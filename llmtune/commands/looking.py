@@ -6,6 +6,7 @@ from llmtune import console
 from llmtune.commands.preparing import preparation_of
 from llmtune.config.schema import TrainConfig
 from llmtune.config.sections.balance import CLASSIFIERS
+from llmtune.config.sections.model import CHATS
 from llmtune.config.sections.split import KFoldSplit, SplitConfig
 from llmtune.data import forms
 from llmtune.data import split as splits
@@ -18,6 +19,7 @@ from llmtune.errors import DataError
 from llmtune.inspection.findings import Finding
 from llmtune.inspection.inspect import Inspection, inspect
 from llmtune.inspection.tokens import Tokens
+from llmtune.tasks.chat import Chat
 from llmtune.tasks.prepare import load_rows, tokenizer_of
 
 
@@ -80,6 +82,9 @@ def _tokens(config: TrainConfig, wanted: Preparation, tables: dict, scratch: Pat
     except DataError as e:  # all texts are blank, or too rare: the findings tell
         console.notice(f"tokens are not counted: {e.message}")
         return None
+    task, chat = config.task, None
+    if task.type in CHATS:
+        chat = Chat(tokenizer, answers=getattr(task, "answers", "last"), system_prompt=task.system_prompt)
     return Tokens(
         tokenizer,
         directory,
@@ -87,4 +92,5 @@ def _tokens(config: TrainConfig, wanted: Preparation, tables: dict, scratch: Pat
         longest=wanted.origin.max_length,
         is_trained=tokenizers.kind(config.tokenizer, config.model) == "word",
         has_pairs=config.data.text_pair_column is not None,
+        chat=chat,
     )

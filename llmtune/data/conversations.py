@@ -180,7 +180,7 @@ class Conversations:
         if not values.get("instruction"):
             column = layout.columns["instruction"]
             raise UnfitError("the instruction is empty", f"column '{column}' is empty: the row has no instruction")
-        return [*self._system(values), *messages, {"role": "user", "content": "\n\n".join(texts)}]
+        return [*self._system(values), *messages, {"role": "user", "content": "\n".join(texts)}]
 
     def _of_pair(self, values: dict[str, Any], layout: Layout) -> list[Message]:
         """A prompt and its completion; each a text, or turns."""

@@ -42,7 +42,7 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
 
     `labels`: lists of strings, which may be empty. `tags`: lists of strings, one for each word of `text`, which are the words
     with a space between them; `spans`: lists of int32, where each word of the text begins and ends, in characters. `messages`:
-    lists of {role, content}, of which `text` are the contents with a blank line between them. `rejected`: the same conversation
+    lists of {role, content}, of which `text` are the contents, each on a line of its own. `rejected`: the same conversation
     with another last answer, which is the end of the `text`.
 
     Raises:
@@ -61,11 +61,11 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
 def text_of(columns: Mapping[str, pa.Array]) -> pa.Array:
     """The contents of `messages` as one text each, and behind them the last of `rejected`, if there is such a column."""
     messages, rejected = columns["messages"], columns.get("rejected")
-    text = pc.binary_join(regrouped(messages, pc.struct_field(messages.flatten(), "content")), "\n\n")
+    text = pc.binary_join(regrouped(messages, pc.struct_field(messages.flatten(), "content")), "\n")
     if rejected is None:
         return text
     ends = pc.subtract(pc.cumulative_sum(pc.list_value_length(rejected)), 1)
-    return pc.binary_join_element_wise(text, pc.struct_field(rejected.flatten(), "content").take(ends), "\n\n")
+    return pc.binary_join_element_wise(text, pc.struct_field(rejected.flatten(), "content").take(ends), "\n")
 
 
 def with_contents(messages: pa.ListArray, change: Callable[[pa.Array], pa.Array]) -> pa.ListArray:

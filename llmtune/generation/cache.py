@@ -1,6 +1,6 @@
-"""Keys and values that grow in place. transformers' own are copied as a whole for each token.
+"""Keys and values that grow in place, each row at its own end. transformers' own are copied as a whole for each token.
 
-B: rows, H: heads, S: tokens, D: width of a head.
+B: rows, H: heads, S: places of the longest row, D: width of a head.
 """
 
 from typing import Any
@@ -9,16 +9,33 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 128  # tokens for which there is room to begin with; then half as many again
+ROOM = 128  # places for which there is room to begin with; then half as many again
+
+
+class Ends:
+    """Where each row's next token belongs, for all layers of a cache; None: behind the longest.
+
+    Attributes:
+        at: row numbers and places, int64 [B] each.
+    """
+
+    at: tuple[Tensor, Tensor] | None = None
 
 
 class GrowingLayer(DynamicLayer):
-    """A `DynamicLayer` whose keys and values are the filled part of a larger block."""
+    """A `DynamicLayer` whose keys and values are the filled part of a larger block. What is not filled is zero.
 
-    _blocks: tuple[Tensor, Tensor] | None = None
+    Args:
+        ends: of the cache.
+    """
+
+    def __init__(self, ends: Ends):
+        super().__init__()
+        self._ends = ends
+        self._blocks: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Take up keys and values of new tokens, [B, H, L, D]; returns those of all."""
+        """Take up keys and values of new tokens, [B, H, L, D]; returns those of all places."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         before = self.get_seq_length()
@@ -26,42 +43,34 @@ class GrowingLayer(DynamicLayer):
         if self._blocks is None or self._blocks[0].shape[-2] < after:
             self._make_room(key_states, value_states, before, after + max(ROOM, after // 2))
         for block, new in zip(self._blocks, (key_states, value_states), strict=True):
-            block[:, :, before:after] = new
-        self.keys, self.values = (block[:, :, :after] for block in self._blocks)
+            if self._ends.at is None:
+                block[:, :, before:after] = new
+            else:
+                rows_B, places_B = self._ends.at
+                block[rows_B, :, places_B] = new[:, :, 0]
+        self._show(after)
         return self.keys, self.values
 
+    def select(self, rows: Tensor, *, length: int) -> None:
+        """Go on with these rows alone, of which the longest has `length` tokens."""
+        self._blocks = tuple(block.index_select(0, rows) for block in self._blocks)
+        self._show(length)
+
     def _make_room(self, keys: Tensor, values: Tensor, filled: int, room: int) -> None:
-        blocks = tuple(new.new_empty(*new.shape[:2], room, new.shape[-1]) for new in (keys, values))
+        blocks = tuple(new.new_zeros(*new.shape[:2], room, new.shape[-1]) for new in (keys, values))
         if filled:
             for block, old in zip(blocks, (self.keys, self.values), strict=True):
                 block[:, :, :filled] = old
         self._blocks = blocks
 
-    def select(self, rows: Tensor, *, start: int) -> None:
-        """Go on with these rows alone, without the first `start` tokens, which were padding in all of them."""
-        filled = self.get_seq_length() - start
-        blocks = tuple(block[:, :, start:].index_select(0, rows) for block in self._blocks)
-        self._blocks = blocks
-        self.keys, self.values = (block[:, :, :filled] for block in blocks)
+    def _show(self, length: int) -> None:
+        self.keys, self.values = (block[:, :, :length] for block in self._blocks)
 
 
-def new_cache(model: PreTrainedModel) -> DynamicCache:
-    """An empty cache for a model, of the kinds of layers that it has."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
-
-
-def can_shrink(cache: DynamicCache) -> bool:
-    """Whether the last tokens can be taken back, as of full attention."""
-    return all(type(layer) is GrowingLayer for layer in cache.layers)
-
-
-def select(cache: DynamicCache, rows: Tensor, *, start: int) -> int:
-    """Go on with some rows; returns how many of the first `start` tokens, all padding, could be left out."""
-    if can_shrink(cache):
-        for layer in cache.layers:
-            layer.select(rows, start=start)
-        return start
-    cache.batch_select_indices(rows)
-    return 0
+def new_cache(model: PreTrainedModel) -> tuple[DynamicCache, Ends | None]:
+    """An empty cache for a model, of the kinds of layers that it has, and its ends; None if not all of them know ends."""
+    cache, ends = DynamicCache(config=model.config), Ends()
+    if not all(type(layer) is DynamicLayer for layer in cache.layers):
+        return cache, None
+    cache.layers = [GrowingLayer(ends) for _ in cache.layers]
+    return cache, ends

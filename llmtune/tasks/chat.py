@@ -17,7 +17,10 @@ Message = dict[str, str]
 Span = tuple[int, int]
 
 _MARKS_ANSWERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+_ANSWER = "Quizzical"  # of a probe; no template writes it by itself
+_PROBE = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": _ANSWER}]
+# What a template can raise besides an error of its own, when it handles a conversation wrongly.
+_FAULTS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,14 @@ class Chat:
         """
         messages = self._with_system(messages)
         if self._marks_answers:
-            text, spans = self._marked(messages)
-            return text, [(start, end) for start, end in spans][0 if self.answers == "all" else -1 :]
+            text, marked = self._marked(messages)
+            spans = [(start, end) for start, end in marked if start < end]
+            if not spans:
+                raise DataError(
+                    "the chat template marks no token of the conversation as an answer's",
+                    remedy="set another template, such as task.template=chatml",
+                )
+            return text, spans if self.answers == "all" else spans[-1:]
         text, spans = self._render(messages), []
         numbers = [k for k, message in enumerate(messages) if message["role"] == "assistant"]
         for k in numbers if self.answers == "all" else numbers[-1:]:
@@ -123,7 +132,7 @@ class Chat:
     def _end_of_template(self) -> int | None:
         """The special token that the template puts behind an answer; None: it puts none."""
         text, spans = self.spans(_PROBE)
-        behind = text[spans[-1][0] :].partition("b")[2]
+        behind = text[spans[-1][0] :].partition(_ANSWER)[2]
         special = {*self.tokenizer.all_special_ids}
         special |= {token for token, added in self.tokenizer.added_tokens_decoder.items() if added.special}
         return next((token for token in self._tokens(behind)[0] if token in special), None)
@@ -146,9 +155,9 @@ class Chat:
             return render_jinja_template(
                 [list(messages)], chat_template=self._template, **options, **self.tokenizer.special_tokens_map
             )
-        except TemplateError as e:
+        except _FAULTS as e:
             raise DataError(
-                f"the chat template refuses the conversation: {e.message or type(e).__name__}",
+                f"the chat template refuses the conversation: {str(e) or type(e).__name__}",
                 remedy="correct or remove the row, or set another template, such as task.template=chatml",
             ) from None
 
@@ -173,9 +182,9 @@ class Chat:
             first, behind = np.searchsorted(offsets_L2[:, 0], (start, end)).tolist()
             behind = self._behind_end(ids, first, behind)
             answers += [first, behind]
-        if self._end_of_template is None and answers and answers[-1] == len(ids):
+        if self._end_of_template is None and answers[-1] == len(ids):
             ids, answers[-1] = [*ids, self.end_ids[0]], len(ids) + 1
-        return Written(list(ids[: answers[-1]]) if answers else list(ids), answers)
+        return Written(list(ids[: answers[-1]]), answers)
 
     def _in_pieces(self, text: str, starts: list[int]) -> tuple[list[int], np.ndarray]:
         """A text whose tokens depend on how an answer begins: cut there, as a model meets it that goes on with a prompt."""

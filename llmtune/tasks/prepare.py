@@ -244,7 +244,10 @@ class _Builder:
             if template is not None:
                 chat_templates.add_tokens(fast, template)
         if template is not None:
-            chat_templates.install(fast, template)
+            name = chat_templates.install(fast, template)
+            console.notice(
+                f"conversations are written by {f'the template {name}' if name else 'the template of the tokenizer'}"
+            )
         limit = self.origin.max_length
         wanted = self.tokenizer.max_length or min(limit or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
         if limit is not None and wanted > limit:

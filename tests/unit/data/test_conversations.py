@@ -65,7 +65,7 @@ def test_every_form_gives_the_same_messages(files, name):
 
 def test_single_turns(files):
     alpaca = {"instruction": "Add.", "input": "1, 2", "output": 3}
-    added = [{"role": "user", "content": "Add.\n\n1, 2"}, {"role": "assistant", "content": "3"}]
+    added = [{"role": "user", "content": "Add.\n1, 2"}, {"role": "assistant", "content": "3"}]
     rows = [alpaca, {"instruction": ASKED, "output": ANSWER}, {"instruction": ASKED, "input": None, "output": ANSWER}]
     assert messages(files({"a.jsonl": jsonl(*rows)})) == [added, PAIR, PAIR]
     assert messages(files({"a.jsonl": jsonl({"prompt": ASKED, "completion": ANSWER})})) == [PAIR]
@@ -164,4 +164,4 @@ def test_cleaners_change_contents_and_text(files, cleaners, tmp_path):
     tables = sources.load(files({"a.jsonl": jsonl(row)}), form="messages")
     cleaned = stages.before_split(tables, cleaners("html"), ledger=Ledger(tmp_path), spool=Spool())["train"]
     assert cleaned["messages"].to_pylist() == [[PAIR[0], {"role": "assistant", "content": " bold "}]]
-    assert cleaned["text"].to_pylist() == [f"{ASKED}\n\n bold "]
+    assert cleaned["text"].to_pylist() == [f"{ASKED}\n bold "]

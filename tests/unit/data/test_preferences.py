@@ -75,7 +75,7 @@ def test_texts_of_tables(files, name):
 
 def test_the_text_of_a_row_holds_all_three(files):
     table = sources.load(files({"a.jsonl": jsonl({"prompt": "p", "chosen": "c", "rejected": "r"})}), form="preference")["train"]
-    assert table["text"].to_pylist() == ["p\n\nc\n\nr"]
+    assert table["text"].to_pylist() == ["p\nc\nr"]
     none = {name: pa.array([], MESSAGES) for name in forms.CONVERSATIONS}
     assert forms.text_of(none).to_pylist() == []
 
@@ -151,5 +151,5 @@ def test_both_answers_are_cleaned(files):
     table = sources.load(files({"a.jsonl": jsonl(row)}), form="preference")["train"]
     without = lambda texts: pc.replace_substring_regex(texts, "</?i>", "")  # noqa: E731
     cleaned = stages.cleaned(table, without, spool=Spool())
-    assert cleaned["text"].to_pylist() == ["<b>p</b>\n\nc\n\nr"]
+    assert cleaned["text"].to_pylist() == ["<b>p</b>\nc\nr"]
     assert [turn["content"] for turn in cleaned["rejected"][0].as_py()] == ["<b>p</b>", "r"]

@@ -152,6 +152,13 @@ def test_a_template_can_refuse_and_can_do_nothing_else(by_bytes):
     by_bytes.chat_template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     with pytest.raises(DataError, match="refuses"):
         Chat(by_bytes).prompt(TURNS)
+    for odd in ("{{ 1 / 0 }}", "{{ messages[0]['content'] + 1 }}", "{{ messages[9]['role'] }}", "{% for %}"):
+        by_bytes.chat_template = odd
+        with pytest.raises(DataError, match="refuses"):
+            Chat(by_bytes).prompt(TURNS)
+    by_bytes.chat_template = "{% generation %}{% endgeneration %}{{ messages[0]['content'] }}"
+    with pytest.raises(DataError, match="marks no token"):
+        Chat(by_bytes).write([TURNS])
     by_bytes.chat_template = "{% set _ = messages.append(1) %}"
     with pytest.raises(DataError, match="refuses"):
         Chat(by_bytes).prompt(TURNS)
