@@ -96,7 +96,7 @@ class Difference:
         scale = max(1.0, float(np.abs(ours).max())) if self.is_regression else 1.0
         self.largest = float(np.maximum(self.largest, np.abs(ours - theirs).max() / scale))  # max() would pass over NaN
         if self.border is not None:
-            self.flips += _crossed(ours, theirs, self.border)
+            self.flips += _crossed(ours + self.bias, theirs + self.bias, self.border)
         elif not self.is_regression:
             self.flips += _flips(ours + self.bias, theirs + self.bias)
         self.answers += len(ours)

@@ -145,7 +145,7 @@ def _require_known(reader: "GGUFReader", file: Path) -> None:
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
     known = {name.replace("_", "").replace("-", ""): name for name in (*GGUF_SUPPORTED_ARCHITECTURES, *GGUF_ARCHS)}
-    del known["general"]  # a section of the file
+    del known["general"], known["tokenizer"]  # sections of a file
     architecture = field(reader, "general.architecture")
     if not isinstance(architecture, str) or architecture.replace("-", "").replace("_", "") not in known:
         raise ModelError(
