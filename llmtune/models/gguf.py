@@ -140,12 +140,12 @@ def field(reader: "GGUFReader", key: str, *default: Any) -> Any:
 
 
 def _require_known(reader: "GGUFReader", file: Path) -> None:
-    """Raises ModelError for an architecture that transformers does not read."""
+    """Raises ModelError for an architecture that transformers does not read, or without its sizes."""
     from transformers.integrations.gguf import GGUF_ARCHS
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
     known = {name.replace("_", "").replace("-", ""): name for name in (*GGUF_SUPPORTED_ARCHITECTURES, *GGUF_ARCHS)}
-    del known["general"]  # a section of the file
+    del known["general"], known["tokenizer"]  # sections of a file
     architecture = field(reader, "general.architecture")
     if not isinstance(architecture, str) or architecture.replace("-", "").replace("_", "") not in known:
         raise ModelError(
@@ -153,6 +153,9 @@ def _require_known(reader: "GGUFReader", file: Path) -> None:
             where=str(file),
             remedy=f"use the model's original directory, or a file of {', '.join(sorted(known.values()))}",
         )
+    for key in (f"{architecture}.block_count", f"{architecture}.embedding_length"):  # else transformers takes those of 7B
+        if key not in reader.fields:
+            raise ModelError(f"the GGUF file holds no whole model: {key} is missing", where=str(file), remedy=AGAIN)
 
 
 def _load_model(link: Path, reader: "GGUFReader", file: Path) -> "PreTrainedModel":

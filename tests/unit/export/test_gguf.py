@@ -1,12 +1,13 @@
 """GGUF files of models of llmtune and of others, read back. V: vocabulary."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from llmtune.config.sections.training import GgufExport
 from llmtune.data import tokenizer as tokenizers
@@ -16,73 +17,28 @@ from llmtune.export import gguf as writing
 from llmtune.models import gguf as reading
 from llmtune.models import registry as model_registry
 from llmtune.tasks.base import Batch
-from tests import tiny
+from tests import tiny, tiny_gguf
 from tests.unit.export.conftest import TEXTS, batches, described, files_of
 
 gguf = pytest.importorskip("gguf")
 
 ODD = [*TEXTS, "  two  spaces 123 4567", "don't  stop\n\n\tnow", "价格是12元 😀 naïve", "<|endoftext|>a", "", " ", "x" * 300]
-SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96}
-CONFIGS = {
-    "llama": transformers.LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True, rope_parameters={"rope_theta": 5e4}),
-    "mistral": transformers.MistralConfig(**SIZES, head_dim=32, sliding_window=24),
-    "qwen2": transformers.Qwen2Config(**SIZES, tie_word_embeddings=True),
-    "qwen3": transformers.Qwen3Config(**SIZES, head_dim=32),
-    "gpt2": transformers.GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=48, n_inner=96, tie_word_embeddings=False),
-}
-TEMPLATE = "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
 
 
 def export(outtype: str = "f32") -> GgufExport:
     return GgufExport(type="gguf", outtype=outtype)
 
 
-def bytes_bpe(*, before=(), use_regex=True, normalizer=None, prefix=False, ignore_merges=False, texts=TEXTS) -> Tokenizer:
-    made = Tokenizer(models.BPE(ignore_merges=ignore_merges))
-    made.normalizer = normalizer
-    made.pre_tokenizer = pre_tokenizers.Sequence(
-        [*before, pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=use_regex)]
-    )
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<|endoftext|>", "<|im_start|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    made.train_from_iterator([*texts, "a  12  b  123"] * 3, trainer)
-    return made
-
-
-def save(made: Tokenizer, directory, **kwargs) -> transformers.PreTrainedTokenizerFast:
-    special = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "bos_token": "<|im_start|>"}
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special, **kwargs)
-    fast.save_pretrained(directory)
-    return fast
-
-
 @pytest.fixture
 def of_config(tmp_path):
     """`of_config(config)`: a random model of an architecture, larger than its tokenizer, with a chat template."""
-
-    def make(config, made: Tokenizer | None = None) -> Bundle:
-        fast = save(made or bytes_bpe(), tmp_path / "tokenizer", chat_template=TEMPLATE)
-        config.vocab_size, config.pad_token_id = len(fast) + 4, fast.pad_token_id
-        config.bos_token_id, config.eos_token_id = fast.bos_token_id, fast.eos_token_id
-        torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(config).eval()
-        for parameter in model.parameters():
-            parameter.data.add_(0.1 * torch.randn_like(parameter))
-        task = {"type": "causal_lm", "max_length": tiny.MAX_LENGTH, "pad_token_id": fast.pad_token_id, "token_types": False}
-        return Bundle(model, tmp_path / "tokenizer", described(task), {"task": "causal_lm"})
-
-    return make
+    return partial(tiny_gguf.bundle, tmp_path)
 
 
 @pytest.mark.parametrize("outtype", ["f32", "f16", "q8_0"])
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", tiny_gguf.CONFIGS)
 def test_it_is_the_model_again(of_config, tmp_path, kind, outtype):
-    made = of_config(CONFIGS[kind])
+    made = of_config(tiny_gguf.CONFIGS[kind])
     registry.write(export(outtype), made, tmp_path / "export")
     told = parity.check(export(outtype), made, tmp_path / "export", batches(made))
     assert told["max_difference"] <= 1e-4 and told["argmax_differences"] == 0
@@ -95,12 +51,12 @@ def test_it_is_the_model_again(of_config, tmp_path, kind, outtype):
 
 
 def test_the_tokenizer_and_its_template_are_inside(of_config, tmp_path):
-    made = of_config(CONFIGS["llama"])
+    made = of_config(tiny_gguf.CONFIGS["llama"])
     registry.write(export(), made, tmp_path / "export")
     model, theirs = reading.load(tmp_path / "export" / "model.gguf")
     ours = tokenizers.load(made.tokenizer_dir)
     assert [theirs(text)["input_ids"] for text in ODD] == [ours(text)["input_ids"] for text in ODD]
-    assert theirs.chat_template == TEMPLATE
+    assert theirs.chat_template == tiny_gguf.TEMPLATE
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         assert getattr(theirs, name) == getattr(ours, name) == getattr(model.generation_config, name)
 
@@ -134,7 +90,7 @@ def test_ways_to_cut_have_names(name, of_config, tmp_path):
     if name in GGUF_PRE_TOKENIZER_SPLITS:
         split = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS[name]), behavior="isolated")
         options = {**options, "before": [split], "use_regex": False}
-    made = of_config(CONFIGS["llama"], bytes_bpe(**options))
+    made = of_config(tiny_gguf.CONFIGS["llama"], tiny_gguf.bytes_bpe(**options))
     registry.write(export(), made, tmp_path / "export")
     reader = gguf.GGUFReader(tmp_path / "export" / "model.gguf")
     assert reader.fields["tokenizer.ggml.pre"].contents() == name
@@ -145,9 +101,9 @@ def test_ways_to_cut_have_names(name, of_config, tmp_path):
 
 
 def test_a_beginning_that_the_tokenizer_adds_is_told(of_config, tmp_path):
-    tokenizer = bytes_bpe()
+    tokenizer = tiny_gguf.bytes_bpe()
     tokenizer.post_processor = processors.TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)])
-    registry.write(export(), of_config(CONFIGS["llama"], tokenizer), tmp_path / "export")
+    registry.write(export(), of_config(tiny_gguf.CONFIGS["llama"], tokenizer), tmp_path / "export")
     fields = gguf.GGUFReader(tmp_path / "export" / "model.gguf").fields
     assert fields["tokenizer.ggml.add_bos_token"].contents() is True
     assert fields["tokenizer.ggml.add_eos_token"].contents() is False
@@ -156,15 +112,15 @@ def test_a_beginning_that_the_tokenizer_adds_is_told(of_config, tmp_path):
 @pytest.mark.parametrize(
     ("tokenizer", "told"),
     [
-        (lambda: bytes_bpe(normalizer=normalizers.Lowercase()), "tokenizer.lowercase=false"),
-        (lambda: bytes_bpe(prefix=True), "no space before a text"),
-        (lambda: bytes_bpe(before=[pre_tokenizers.Punctuation()]), "no name for"),
+        (lambda: tiny_gguf.bytes_bpe(normalizer=normalizers.Lowercase()), "tokenizer.lowercase=false"),
+        (lambda: tiny_gguf.bytes_bpe(prefix=True), "no space before a text"),
+        (lambda: tiny_gguf.bytes_bpe(before=[pre_tokenizers.Punctuation()]), "no name for"),
         (lambda: Tokenizer(models.WordLevel({"<|endoftext|>": 0, "<|im_start|>": 1, "a": 2}, "a")), "WordLevel, of words"),
     ],
 )
 def test_tokenizers_that_llama_cpp_lacks(of_config, tmp_path, tokenizer, told):
     with pytest.raises(ModelError, match=told) as caught:
-        registry.write(export(), of_config(CONFIGS["llama"], tokenizer()), tmp_path / "export")
+        registry.write(export(), of_config(tiny_gguf.CONFIGS["llama"], tokenizer()), tmp_path / "export")
     assert "~export.gguf" in caught.value.remedy
 
 
@@ -176,9 +132,9 @@ def test_models_that_it_does_not_write(of_config, bundle, tmp_path):
         registry.write(export(), of_config(neox), tmp_path / "2")
     scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
     with pytest.raises(ModelError, match=r"scaled \(linear\)"):
-        registry.write(export(), of_config(transformers.LlamaConfig(**SIZES, rope_parameters=scaled)), tmp_path / "3")
+        registry.write(export(), of_config(transformers.LlamaConfig(**tiny_gguf.SIZES, rope_parameters=scaled)), tmp_path / "3")
     with pytest.raises(ModelError, match="hidden_act=relu but silu"):
-        registry.write(export(), of_config(transformers.LlamaConfig(**SIZES, hidden_act="relu")), tmp_path / "4")
+        registry.write(export(), of_config(transformers.LlamaConfig(**tiny_gguf.SIZES, hidden_act="relu")), tmp_path / "4")
 
 
 def test_rounding_is_that_of_llama_cpp():
@@ -195,7 +151,7 @@ def test_rounding_is_that_of_llama_cpp():
 
 
 def test_without_the_package(of_config, tmp_path, monkeypatch):
-    made = of_config(CONFIGS["llama"])
+    made = of_config(tiny_gguf.CONFIGS["llama"])
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ResourceError) as caught:
         registry.write(export(), made, tmp_path / "export")
@@ -203,8 +159,8 @@ def test_without_the_package(of_config, tmp_path, monkeypatch):
 
 
 def test_an_export_with_another_tokenizer_is_refused(of_config, tmp_path, monkeypatch):
-    made = of_config(CONFIGS["llama"])
-    other = save(bytes_bpe(texts=["<|fi<|fi<|fi"]), tmp_path / "other")
+    made = of_config(tiny_gguf.CONFIGS["llama"])
+    other = tiny_gguf.save_tokenizer(tiny_gguf.bytes_bpe(texts=["<|fi<|fi<|fi"]), tmp_path / "other")
     monkeypatch.setitem(
         parity.READERS, "gguf", lambda directory: parity.Exported(lambda x: made.model(**x).logits.numpy(), other)
     )
