@@ -5,6 +5,7 @@ from pathlib import Path
 from llmtune import console
 from llmtune.commands.preparing import preparation_of
 from llmtune.config.schema import TrainConfig
+from llmtune.config.sections.balance import CLASSIFIERS
 from llmtune.config.sections.split import KFoldSplit, SplitConfig
 from llmtune.data import forms
 from llmtune.data import split as splits
@@ -17,6 +18,7 @@ from llmtune.errors import DataError
 from llmtune.inspection.findings import Finding
 from llmtune.inspection.inspect import Inspection, inspect
 from llmtune.inspection.tokens import Tokens
+from llmtune.tasks.chat import Chat
 from llmtune.tasks.prepare import load_rows, tokenizer_of
 
 
@@ -37,7 +39,7 @@ def look(config: TrainConfig, scratch: Path) -> Inspection:
     problem = _missing_label(config, tables["train"].column_names)
     try:
         divided = splits.split(
-            tables, _one_fold(config.split), seed=config.seed, stratify=config.task.type == "classification", spool=spool
+            tables, _one_fold(config.split), seed=config.seed, stratify=config.task.type in CLASSIFIERS, spool=spool
         )
     except DataError as e:  # few rows, or classes of one row: worth a finding, not the end
         divided = tables
@@ -79,6 +81,7 @@ def _tokens(config: TrainConfig, wanted: Preparation, tables: dict, scratch: Pat
     except DataError as e:  # all texts are blank, or too rare: the findings tell
         console.notice(f"tokens are not counted: {e.message}")
         return None
+    is_chat, task = config.task.type == "instruction", config.task
     return Tokens(
         tokenizer,
         directory,
@@ -86,4 +89,5 @@ def _tokens(config: TrainConfig, wanted: Preparation, tables: dict, scratch: Pat
         longest=wanted.origin.max_length,
         is_trained=tokenizers.kind(config.tokenizer, config.model) == "word",
         has_pairs=config.data.text_pair_column is not None,
+        chat=Chat(tokenizer, answers=task.answers, system_prompt=task.system_prompt) if is_chat else None,
     )

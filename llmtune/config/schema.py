@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import instruction_rules, objective_rules
+from llmtune.config import instruction_rules, objective_rules, row_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
-from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
+from llmtune.config.sections.balance import BalanceConfig
 from llmtune.config.sections.base import Count, Name, Section
-from llmtune.config.sections.clean import CleanConfig, TextCleaner
+from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.generation import WRITING, Sampling
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
@@ -187,7 +187,7 @@ def contradictions(config: StageConfig) -> list[str]:
 
 
 def _rules(config: StageConfig):
-    yield from _balance_rules(config)
+    yield from row_rules.rules(config)
     data, model, task, training, schedule = config.data, config.model, config.task, config.training, config.schedule
     is_pretrained = model.type == "run" or bool(getattr(model, "pretrained", None))
     is_language_model = task.type in ("causal_lm", "masked_lm", "instruction")
@@ -212,8 +212,6 @@ def _rules(config: StageConfig):
         f"training.gradient_accumulation_steps: {training.gradient_accumulation_steps} micro-batches cannot be cut from "
         f"training.batch_size={training.batch_size}",
     )
-    yield from _split_rules(config)
-    yield from _clean_rules(config)
     yield (
         config.tuning.type == "lora" and model.type in ("lstm", "mlp"),
         f"tuning: lora needs a transformers model, and model={model.type} is none: use tuning=full",
@@ -242,7 +240,7 @@ def _rules(config: StageConfig):
         f"model.{sizes[0] if sizes else ''}: has no effect on weights that have their size: leave it out, or model.pretrained",
     )
     yield (
-        training.early_stopping_patience is not None and not _has_validation_rows(config),
+        training.early_stopping_patience is not None and not row_rules.has_validation_rows(config),
         "training.early_stopping_patience: never acts without validation rows: set split.validation_fraction",
     )
     yield (
@@ -299,92 +297,3 @@ def _rules(config: StageConfig):
         f"evaluation.generate_rows: is for models that write text, and task={task.type} writes none: leave it out",
     )
     yield from objective_rules.rules(config)
-
-
-def _balance_rules(config: StageConfig):
-    type_of = {name: section.type for name, section in config.balance.items()}
-    yield (
-        bool(type_of) and config.task.type != "classification",
-        f"balance: needs classes, and task={config.task.type} has none: use balance=none",
-    )
-    for types in EXCLUSIVE:
-        names = [name for name, kind in type_of.items() if kind in types]
-        yield (
-            len(names) > 1,
-            f"balance: {' and '.join(names)} correct for the same thing: leave out all but one "
-            f"(~balance.{''.join(names[-1:])})",
-        )
-    for name, section in config.balance.items():
-        yield (
-            section.type == "class_weights" and section.by_label is None,
-            f"balance.{name}.by_label: names no label: set it, such as 'balance.{name}.by_label={{rare: 5}}'",
-        )
-    yield (
-        "threshold" in type_of.values() and not _has_validation_rows(config),
-        "balance: threshold is found on validation rows, and there are none: set split.validation_fraction",
-    )
-
-
-def _has_validation_rows(config: StageConfig) -> bool:
-    given = getattr(config.data, "validation_file", None) or getattr(config.data, "validation_split", None)
-    return bool(given) or getattr(config.split, "validation_fraction", 1) > 0  # kfold has no fraction: a fold is held out
-
-
-def _split_rules(config: StageConfig):
-    split, data, resume = config.split, config.data, config.training.resume
-    given = next((key for key in ("validation_file", "validation_split") if getattr(data, key, None) is not None), None)
-    if split.type != "kfold":
-        yield (
-            split.validation_fraction + split.test_fraction >= 1,
-            "split.test_fraction: together with split.validation_fraction it leaves nothing to train on",
-        )
-        return
-    yield (
-        split.fold is not None and split.fold > split.num_folds,
-        f"split.fold: there is no fold {split.fold}: they are 1 to split.num_folds={split.num_folds}",
-    )
-    yield (
-        given is not None,
-        f"data.{given}: split=kfold takes its validation rows from the train rows: leave it out, or choose another split",
-    )
-    yield (
-        split.fold is None and resume not in ("auto", "never", "must"),
-        "training.resume: names one run, and split=kfold makes one for each fold: name the fold with split.fold",
-    )
-
-
-def _clean_rules(config: StageConfig):
-    data, task = config.data, config.task
-    type_of = {name: section.type for name, section in config.clean.items()}
-    held_out = ("validation_file", "validation_split", "test_file", "test_split")
-    fractions = [getattr(config.split, name, 1) for name in ("validation_fraction", "test_fraction")]
-    yield (
-        bool(type_of) and bool(data.feature_columns),
-        "clean: cleaners read texts, not numbers: use clean=none",
-    )
-    for name, section in config.clean.items():
-        key = f"clean.{name}"
-        yield (
-            isinstance(section, TextCleaner) and task.type == "tagging",
-            f"{key}: would move the words away from their tags: leave it out with ~{key}",
-        )
-        yield (
-            section.type == "length" and section.min is None and section.max is None,
-            f"{key}.min: is null, and so is {key}.max: set one of them, or leave it out with ~{key}",
-        )
-        yield (
-            section.type == "length" and (section.min or 0) > (section.max or float("inf")),
-            f"{key}.min: no text has at least {getattr(section, 'min', 0)} and at most {getattr(section, 'max', 0)}",
-        )
-        yield (
-            section.type == "mislabelled" and task.type != "classification",
-            f"{key}: needs classes, and task={task.type} has none: leave it out with ~{key}",
-        )
-        yield (
-            section.type == "leaks" and not any(fractions) and not any(getattr(data, k, None) for k in held_out),
-            f"{key}: never acts without validation and test rows: set split.validation_fraction, or leave it out with ~{key}",
-        )
-        yield (
-            section.type == "whitespace" and not section.keep_lines and task.type in ("causal_lm", "instruction"),
-            f"{key}.keep_lines: is false, and task={task.type} would never learn where a line ends: set it to true",
-        )

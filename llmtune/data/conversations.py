@@ -163,7 +163,7 @@ class Conversations:
         if not values.get("instruction"):
             column = layout.columns["instruction"]
             raise _UnfitError("the instruction is empty", f"column '{column}' is empty: the row has no instruction")
-        asked = [*self._system(values), *messages, {"role": "user", "content": "\n\n".join(texts)}]
+        asked = [*self._system(values), *messages, {"role": "user", "content": "\n".join(texts)}]
         if self._are_prompts:
             return asked
         return [*asked, {"role": "assistant", "content": _text(values["output"], layout.columns["output"])}]

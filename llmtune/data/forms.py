@@ -40,7 +40,7 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
 
     `labels`: lists of strings, which may be empty. `tags`: lists of strings, one for each word of `text`, which are the words
     with a space between them; `spans`: lists of int32, where each word of the text begins and ends, in characters. `messages`:
-    lists of {role, content}, of which `text` are the contents with a blank line between them.
+    lists of {role, content}, of which `text` are the contents, each on a line of its own.
 
     Raises:
         DataError: a column holds something else, or a row not as many words as tags.
@@ -57,7 +57,7 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
 
 def text_of(messages: pa.ListArray) -> pa.Array:
     """The contents of conversations as one text each."""
-    return pc.binary_join(regrouped(messages, pc.struct_field(messages.flatten(), "content")), "\n\n")
+    return pc.binary_join(regrouped(messages, pc.struct_field(messages.flatten(), "content")), "\n")
 
 
 def with_contents(messages: pa.ListArray, change: Callable[[pa.Array], pa.Array]) -> pa.ListArray:

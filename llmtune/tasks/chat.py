@@ -17,7 +17,10 @@ Message = dict[str, str]
 Span = tuple[int, int]
 
 _MARKS_ANSWERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+_ANSWER = "Quizzical"  # of a probe; no template writes it by itself
+_PROBE = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": _ANSWER}]
+# What a template can raise besides an error of its own, when it handles a conversation wrongly.
+_FAULTS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,10 @@ class Chat:
                 rendered.append(self.spans(messages))
             except DataError as e:
                 raise DataError(e.message, where=str(number), remedy=e.remedy) from None
-        encoded = self._encode([text for text, _ in rendered])
-        return [self._written(text, spans, row) for (text, spans), row in zip(rendered, encoded, strict=True)]
+        # With the text before each answer, since a tokenizer may join it with what follows as no prompt would be.
+        texts = [part for text, spans in rendered for part in (text, *(text[:start] for start, _ in spans))]
+        encoded = iter(self._encode(texts))
+        return [self._written(text, spans, next(encoded), [next(encoded)[0] for _ in spans]) for text, spans in rendered]
 
     def spans(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """A conversation as text, and where the answers that are learned begin and end in it, in characters.
@@ -101,8 +106,14 @@ class Chat:
         """
         messages = self._with_system(messages)
         if self._marks_answers:
-            text, spans = self._marked(messages)
-            return text, [(start, end) for start, end in spans][0 if self.answers == "all" else -1 :]
+            text, marked = self._marked(messages)
+            spans = [(start, end) for start, end in marked if start < end]
+            if not spans:
+                raise DataError(
+                    "the chat template marks no token of the conversation as an answer's",
+                    remedy="set another template, such as task.template=chatml",
+                )
+            return text, spans if self.answers == "all" else spans[-1:]
         text, spans = self._render(messages), []
         numbers = [k for k, message in enumerate(messages) if message["role"] == "assistant"]
         for k in numbers if self.answers == "all" else numbers[-1:]:
@@ -121,7 +132,7 @@ class Chat:
     def _end_of_template(self) -> int | None:
         """The special token that the template puts behind an answer; None: it puts none."""
         text, spans = self.spans(_PROBE)
-        behind = text[spans[-1][0] :].partition("b")[2]
+        behind = text[spans[-1][0] :].partition(_ANSWER)[2]
         special = {*self.tokenizer.all_special_ids}
         special |= {token for token, added in self.tokenizer.added_tokens_decoder.items() if added.special}
         return next((token for token in self._tokens(behind)[0] if token in special), None)
@@ -144,9 +155,9 @@ class Chat:
             return render_jinja_template(
                 [list(messages)], chat_template=self._template, **options, **self.tokenizer.special_tokens_map
             )
-        except TemplateError as e:
+        except _FAULTS as e:
             raise DataError(
-                f"the chat template refuses the conversation: {e.message or type(e).__name__}",
+                f"the chat template refuses the conversation: {str(e) or type(e).__name__}",
                 remedy="correct or remove the row, or set another template, such as task.template=chatml",
             ) from None
 
@@ -161,21 +172,22 @@ class Chat:
         encoded = backend.encode_batch(list(texts), add_special_tokens=False)
         return [(row.ids, np.array(row.offsets, dtype=np.int64).reshape(-1, 2)) for row in encoded]
 
-    def _written(self, text: str, spans: list[Span], row: tuple[list[int], np.ndarray]) -> Written:
+    def _written(self, text: str, spans: list[Span], row: tuple[list[int], np.ndarray], prompts: list[list[int]]) -> Written:
         ids, offsets_L2 = row
-        if any(((offsets_L2[:, 0] < start) & (offsets_L2[:, 1] > start)).any() for start, _ in spans):
-            ids, offsets_L2 = self._in_pieces(text, [start for start, _ in spans])
+        joined = [start for (start, _), prompt in zip(spans, prompts, strict=True) if ids[: len(prompt)] != prompt]
+        if joined:
+            ids, offsets_L2 = self._in_pieces(text, joined)
         answers: list[int] = []
         for start, end in spans:
             first, behind = np.searchsorted(offsets_L2[:, 0], (start, end)).tolist()
             behind = self._behind_end(ids, first, behind)
             answers += [first, behind]
-        if self._end_of_template is None and answers and answers[-1] == len(ids):
+        if self._end_of_template is None and answers[-1] == len(ids):
             ids, answers[-1] = [*ids, self.end_ids[0]], len(ids) + 1
-        return Written(list(ids[: answers[-1]]) if answers else list(ids), answers)
+        return Written(list(ids[: answers[-1]]), answers)
 
     def _in_pieces(self, text: str, starts: list[int]) -> tuple[list[int], np.ndarray]:
-        """A text whose answers begin within a token: cut there, as a model meets it that is to go on with a prompt."""
+        """A text whose tokens depend on how an answer begins: cut there, as a model meets it that goes on with a prompt."""
         bounds = [0, *starts, len(text)]
         parts = self._encode([text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)])
         ids = [token for part, _ in parts for token in part]

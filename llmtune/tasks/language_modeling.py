@@ -40,9 +40,12 @@ class LanguageModelTask:
         labels_T = labels_BL[rows_T, places_T]
         logits_TV = logits_at(model, batch.inputs, rows_T * labels_BL.shape[1] + places_T)
         losses_T = F.cross_entropy(logits_TV.float(), labels_T, reduction="none").double()
-        of_rows = lambda values_T: np.bincount(rows_T.cpu(), values_T.cpu(), len(labels_BL))  # noqa: E731
-        outputs = {"num_correct": of_rows(logits_TV.argmax(-1) == labels_T).astype(np.int64)}
-        return Scores(batch.example_ids.numpy(), of_rows(losses_T), of_rows(torch.ones_like(losses_T)), outputs)
+
+        def in_rows(values_T: Tensor) -> np.ndarray:
+            return np.bincount(rows_T.cpu().numpy(), values_T.cpu().numpy(), minlength=len(labels_BL))
+
+        outputs = {"num_correct": in_rows(logits_TV.argmax(-1) == labels_T).astype(np.int64)}
+        return Scores(batch.example_ids.numpy(), in_rows(losses_T), in_rows(torch.ones_like(losses_T)), outputs)
 
     def describe(self) -> dict[str, Any]:
         return {"type": self.type, **self.text.describe()}

@@ -1,8 +1,6 @@
 """From source files to prepared rows: load, split, tokenizer, encode, and the facts that travel with the model."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmtune import console
+from llmtune.config.sections.balance import CLASSIFIERS
 from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import TaskConfig
@@ -30,13 +29,11 @@ from llmtune.tasks import chat_templates, lists
 from llmtune.tasks.base import Task
 from llmtune.tasks.chat import Chat
 from llmtune.tasks.classification import label_names_of, plain_label
+from llmtune.tasks.encoding import CHUNK_BYTES, CHUNK_ROWS, Counted
 from llmtune.tasks.instruction import InstructionTask
-from llmtune.tasks.language_modeling import CausalLmTask
 from llmtune.tasks.registry import rebuild
-from llmtune.tasks.tagging import TaggingTask
-from llmtune.tasks.text import TextInputs, as_numbers
+from llmtune.tasks.text import as_numbers
 
-CHUNK_ROWS, CHUNK_BYTES = 10_000, 4 << 20  # that are worked on at once
 LONGEST_BY_DEFAULT = 512
 
 
@@ -106,7 +103,7 @@ def load_splits(
     also = splits.also_read(split, data)
     tables = load_rows(data, need_label=needs_label, form=form, seed=seed, spool=spool, also=also, ledger=ledger)
     given = cleaning.before_split(tables, clean, ledger=ledger, spool=spool)
-    tables = splits.split(given, split, seed=seed, stratify=task.type == "classification", spool=spool)
+    tables = splits.split(given, split, seed=seed, stratify=task.type in CLASSIFIERS, spool=spool)
     ledger.enter_split(given, tables)
     return cleaning.after_split(tables, clean, seed=seed, ledger=ledger, spool=spool)
 
@@ -119,48 +116,6 @@ def task_of(ready: Prepared) -> Task:
 def tokenizer_dir_of(ready: Prepared) -> Path | None:
     directory = ready.directory / "tokenizer"
     return directory if directory.is_dir() else None
-
-
-def encode_rows(
-    task: Task, table: pa.Table, *, advance: Callable[[int], None] | None = None, packed: bool = False
-) -> Iterator[dict[str, pa.Array]]:
-    """Stored columns of a table, chunk by chunk; `advance` is told how many of its rows are done.
-
-    With `packed`, conversations share rows.
-
-    Raises:
-        DataError: a row is unfit, or the rows leave a language model nothing to predict.
-    """
-
-    def chunks() -> Iterator[dict[str, pa.Array]]:
-        for batch in batches_of(table, rows=CHUNK_ROWS, size=CHUNK_BYTES):
-            yield dict(zip(batch.schema.names, batch.columns, strict=True))
-            if advance is not None:
-                advance(batch.num_rows)
-
-    encoded = task.encode_stream(chunks()) if isinstance(task, CausalLmTask) else map(task.encode, chunks())
-    encoded = map(task.pack, encoded) if packed else encoded
-    is_empty = True
-    for stored in _ahead(encoded):
-        is_empty = is_empty and not any(len(values) for values in stored.values())
-        yield stored
-    if is_empty:
-        raise DataError(
-            f"{table.num_rows:,} rows hold too little text: there is nothing to predict",
-            where=f"{table['file'][0]}:{table['row'][0]}",
-            remedy="add text, or set split.validation_fraction and split.test_fraction to 0 if these rows were set aside",
-        )
-
-
-def _ahead(items: Iterable[dict[str, pa.Array]]) -> Iterator[dict[str, pa.Array]]:
-    """Each item but the first is made while the one before it is used: tokenizers leave the interpreter to others."""
-    iterator = iter(items)
-    item = next(iterator, None)  # reads the tokenizer's files
-    with ThreadPoolExecutor(1) as pool:
-        while item is not None:
-            made = pool.submit(next, iterator, None)
-            yield item
-            item = made.result()
 
 
 class _Builder:
@@ -179,7 +134,7 @@ class _Builder:
         for name, table in tables.items():
             with console.progress(f"preparing {name}", total=table.num_rows, unit="rows") as advance:
                 packed = name == "train" and isinstance(task, InstructionTask) and task.packing
-                counts[name] = _Counter(task, table, advance, packed=packed)
+                counts[name] = Counted(task, table, advance, packed=packed)
                 prepared.write_split(directory, name, counts[name].columns())
                 ledger.enter(name, "tokenized", **counts[name].entry())
         if "text" in tables["train"].column_names:
@@ -283,7 +238,10 @@ class _Builder:
             if template is not None:
                 chat_templates.add_tokens(fast, template)
         if template is not None:
-            chat_templates.install(fast, template)
+            name = chat_templates.install(fast, template)
+            console.notice(
+                f"conversations are written by {f'the template {name}' if name else 'the template of the tokenizer'}"
+            )
         limit = self.origin.max_length
         wanted = self.tokenizer.max_length or min(limit or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
         if limit is not None and wanted > limit:
@@ -306,56 +264,6 @@ def _given_label_names(given: Sequence[str]) -> list[str]:
         problem = f"'{twice}' stands there twice" if twice is not None else "one class alone leaves nothing to tell apart"
         raise ConfigError([f"task.label_names: {problem}"])
     return names
-
-
-class _Counter:
-    """Passes stored columns on and counts what goes by."""
-
-    def __init__(self, task: Task, table: pa.Table, advance: Any, *, packed: bool):
-        self._task, self._table, self._advance, self._packed = task, table, advance, packed
-        self._rows = self._tokens = self._truncated = 0
-        self._left_out: Counter[str] = Counter()
-
-    def columns(self) -> Iterator[dict[str, pa.Array]]:
-        text = _text_of(self._task)
-        before = text.num_truncated if text is not None else 0
-        left_out_before = Counter(getattr(self._task, "left_out", {}))
-        for stored in encode_rows(self._task, self._table, advance=self._advance, packed=self._packed):
-            self._rows += len(next(iter(stored.values())))
-            if "input_ids" in stored:
-                self._tokens += len(stored["input_ids"].flatten())
-            yield stored
-        self._truncated = text.num_truncated - before if text is not None else 0
-        self._left_out = Counter(getattr(self._task, "left_out", {})) - left_out_before
-        if isinstance(self._task, TaggingTask):
-            self._task.tell()
-
-    def facts(self) -> dict[str, int]:
-        counted = {"rows": self._rows, "source_rows": self._table.num_rows}
-        return {**counted, "tokens": self._tokens, "truncated": self._truncated}
-
-    def entry(self) -> dict[str, Any]:
-        """For the account; a language model's blocks are told beside the rows that they were made of."""
-        rows_in = self._table.num_rows
-        if isinstance(self._task, CausalLmTask):
-            return {"rows_in": rows_in, "rows_out": rows_in, "blocks": self._rows}
-        if isinstance(self._task, InstructionTask):
-            rows_out = rows_in - self._left_out.total()
-            packed = {"packed rows": self._rows} if self._packed else {}
-            return {
-                "rows_in": rows_in,
-                "rows_out": rows_out,
-                "left_out": dict(self._left_out),
-                "truncated": self._truncated,
-                **packed,
-            }
-        without_text = {"without text": rows_in - self._rows} if rows_in > self._rows else {}
-        return {"rows_in": rows_in, "rows_out": self._rows, "left_out": without_text, "truncated": self._truncated}
-
-
-def _text_of(task: Task) -> TextInputs | None:
-    """What tokenizes the rows of a task, if it reads text."""
-    return getattr(task, "text", None) or getattr(getattr(task, "inputs", None), "text", None)
 
 
 def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
