@@ -60,7 +60,7 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     ],
     "chat": [
         ("llmtune chat runs/instruct/latest", "a run, a checkpoint, an export"),
-        ("llmtune chat models/smollm2 temperature=0 'system=Answer in one sentence.'", "any causal model of transformers"),
+        ("llmtune chat models/smollm2 temperature=0", "any causal model of transformers"),
         ("printf 'hello\\nand you?\\n' | llmtune chat models/smollm2", "one turn a line, for scripts"),
     ],
     "verify": [("llmtune verify runs/lstm_cls/latest", "every checkpoint, export and log of the run")],

@@ -37,7 +37,7 @@ def run(args: list[str], options: "Options") -> int:
     precision.set_up(config.hardware, exact=True)
     restored = restore(config.run, which=config.checkpoint)
     prompts = prompts_for(restored, converses=True)
-    writer, compute = writing.writer_of(restored, prompts, hardware=config.hardware, how=config.sampling())
+    writer, compute = writing.writer_of(restored, prompts, hardware=config.hardware, how=config.sampling(), one_by_one=True)
     if prompts.chat is not None:
         talk = Conversation(writer, prompts, system=config.system, max_new_tokens=config.max_new_tokens)
         how = "answers by its chat template"
@@ -47,7 +47,7 @@ def run(args: list[str], options: "Options") -> int:
         talk = Continuation(writer, prompts)
         how = "has no chat template: it was not trained to answer, and continues what you write"
     window = "any number of" if prompts.window is None else f"{prompts.window:,}"
-    console.notice(f"{restored.directory.name} {how}; it reads {window} tokens, in {compute.precision}; /help tells more")
+    console.notice(f"{config.run} {how}; it reads {window} tokens, in {compute.precision}; /help tells more")
     for line in _lines():
         if line.startswith("/"):
             if not _obey(line, talk):
@@ -152,12 +152,13 @@ def _lines() -> Iterator[str]:
 
 def _typed() -> str | None:
     """One line; None: the user leaves."""
-    for _ in range(2):
+    for told in ("\n(ctrl-C again leaves, as ctrl-D does)", ""):
         try:
             return input("> " if sys.stdout.isatty() else "")
         except EOFError:
             break
         except KeyboardInterrupt:
-            console.notice("\n(ctrl-C again leaves, as ctrl-D does)")
+            if told:
+                console.notice(told)
     print()
     return None

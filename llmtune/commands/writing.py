@@ -23,19 +23,24 @@ from llmtune.training.restore import Restored
 BATCHES_AT_ONCE = 8  # whose rows are read together, so that those of similar length can share one
 
 
-def writer_of(restored: Restored, prompts: Prompts, *, hardware: HardwareConfig, how: Sampling) -> tuple[Writer, Compute]:
+def writer_of(
+    restored: Restored, prompts: Prompts, *, hardware: HardwareConfig, how: Sampling, one_by_one: bool = False
+) -> tuple[Writer, Compute]:
     """A writer for a restored model, whose weights are changed for it.
 
-    Reading the weights is most of the work for a new token, and in bfloat16 they are half as large. A plain text that outgrows
-    the window goes on without its beginning; a conversation would lose what it is about, and ends.
+    A plain text that outgrows the window goes on without its beginning; a conversation would lose what it is about, and ends.
 
     Args:
         restored: a causal model.
         prompts: for it.
-        hardware: device and precision; 'auto' is bf16 where the device is fast at it.
+        hardware: device and precision; 'auto' is fp32: in bf16 a text may depend on the rows beside it, and single tokens come
+            no faster on a CPU. On a GPU it is bf16 for texts that are written one by one.
         how: sampling.
+        one_by_one: whether no text is ever written beside another.
     """
     compute = precision.choose(hardware, precision=hardware.precision, is_transformer=True)
+    if hardware.precision == "auto" and not (one_by_one and compute.device.type == "cuda"):
+        compute = precision.choose(hardware, precision="fp32", is_transformer=True)
     model = restored.model.to(compute.device, DTYPES[compute.precision]).eval()
     return Writer(model, prompts, how, slides=prompts.chat is None), compute
 

@@ -11,6 +11,8 @@ from llmtune.config.sections.generation import Sampling
 from llmtune.generation.detokenizer import Detokenizer
 from llmtune.randomness import generator
 
+DRAWS = 256  # numbers that are drawn at once
+
 FinishReason = Literal["stop", "length", "window", "interrupted"]
 
 
@@ -63,7 +65,7 @@ class Row:
     ):
         self.tokens, self.num_prompt = list(prompt), len(prompt)
         self._how, self._tokenizer, self._ends, self._window, self._slides = how, tokenizer, ends, window, slides
-        self._uniform_T = generator(how.seed, "sample", key).random(how.max_new_tokens) if how.temperature else np.empty(0)
+        self._key, self._uniform_T = key, np.empty(0)
         self._is_read_along = is_shown or bool(how.stop)
         self._detokenizer = Detokenizer(tokenizer)
         self._text, self._num_shown = "", 0
@@ -87,7 +89,10 @@ class Row:
     @property
     def uniform(self) -> float:
         """The number that decides about the next token."""
-        return self._uniform_T[self.num_written]
+        block, place = divmod(self.num_written, DRAWS)
+        if place == 0 or not len(self._uniform_T):
+            self._uniform_T = generator(self._how.seed, "sample", self._key, block).random(DRAWS)
+        return self._uniform_T[place]
 
     def take(self, token: int) -> bool:
         """Write one more token, or end. Returns whether the context has lost its beginning."""

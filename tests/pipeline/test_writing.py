@@ -93,7 +93,8 @@ def test_an_export_answers_as_the_run_does(trained: Folder):
     expected = trained.ok("chat", CHAT, "temperature=0", stdin=line).out
     assert expected.strip() in ANSWERS
     assert trained.ok("chat", "given/huggingface", "temperature=0", stdin=line).out == expected
-    (trained / "given" / "huggingface" / "llmtune.json").unlink()  # as a directory of others
+    for name in ("llmtune.json", "MANIFEST.json"):  # as a directory of others
+        (trained / "given" / "huggingface" / name).unlink()
     assert trained.ok("chat", "given/huggingface", "temperature=0", stdin=line).out == expected
     assert rows_of(trained.ok("predict", "given/huggingface", stdin=line).out)[0]["answer"] == expected.strip()
     (trained / "plain.jsonl").write_text(json.dumps({"instruction": line.strip()}) + "\n")

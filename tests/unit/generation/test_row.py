@@ -103,3 +103,20 @@ def test_special_tokens_are_not_part_of_the_text(tokenizer):
     ended = row(tokenizer, ends=[end])
     written(ended, [*a, end, *b])
     assert ended.answer().text == tokenizer.decode(a) and ended.answer().num_tokens == 1
+
+
+def test_draws_are_made_as_they_are_needed(tokenizer):
+    rest = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": 0, "stop": ()}
+
+    def numbers(key: int, longest: int) -> list[float]:
+        how = Sampling(max_new_tokens=longest, **rest)
+        made = Row([1], key=key, how=how, tokenizer=tokenizer, ends=frozenset(), window=None, slides=True)
+        drawn = []
+        for _ in range(600):
+            drawn.append(made.uniform)
+            made.take(5)
+        return drawn
+
+    first = numbers(0, 2**31 - 1)
+    assert first == numbers(0, 1000) != numbers(1, 1000)
+    assert len(set(first)) == 600 and 0.45 < sum(first) / 600 < 0.55
