@@ -1,29 +1,26 @@
-"""The table of optimizers, and which weights decay."""
+"""The table of optimizers, and their state as named tensors."""
 
 import torch
 from torch import nn
 
 from llmtune.config.sections.training import OptimizerConfig
+from llmtune.training import parameter_groups
 from llmtune.training.live_rows import LiveRows
+from llmtune.training.parameter_groups import ParameterGroup
 
 ROWS = "rows"
 
 
-def build(model: nn.Module, optimizer: OptimizerConfig) -> torch.optim.Optimizer:
-    """An optimizer over the weights that learn; the fused kernel exists for the CPU and for CUDA.
-
-    Vectors (biases, norms) are spared from weight decay: they are few and shrinking them costs accuracy.
-    """
-    learned = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learned if p.ndim >= 2], "weight_decay": optimizer.weight_decay},
-        {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0},
+def build(groups: list[ParameterGroup], optimizer: OptimizerConfig) -> torch.optim.Optimizer:
+    """An optimizer over groups of weights; the fused kernel exists for the CPU and for CUDA."""
+    parts = [
+        {"params": group.params, "lr": optimizer.lr * group.lr_scale, "weight_decay": group.weight_decay}
+        for group in parameter_groups.in_few(groups)
     ]
-    groups = [g for g in groups if g["params"]]
     if optimizer.type == "adamw":
         betas = (optimizer.beta1, optimizer.beta2)
-        return torch.optim.AdamW(groups, lr=optimizer.lr, betas=betas, eps=optimizer.eps, fused=True)
-    return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, nesterov=optimizer.nesterov, fused=True)
+        return torch.optim.AdamW(parts, lr=optimizer.lr, betas=betas, eps=optimizer.eps, fused=True)
+    return torch.optim.SGD(parts, lr=optimizer.lr, momentum=optimizer.momentum, nesterov=optimizer.nesterov, fused=True)
 
 
 def state_size(model: nn.Module, optimizer: OptimizerConfig) -> int:

@@ -23,6 +23,7 @@ from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.loop import StepResult, train_steps
 from llmtune.training.memory import OutOfMemory
+from llmtune.training.parameter_groups import ParameterGroup
 from llmtune.training.plan import TrainPlan, Window, windows
 from llmtune.training.precision import Compute
 from llmtune.training.profiling import StepProfile
@@ -40,6 +41,7 @@ class Trainer:
     Attributes:
         run: the run directory; it exists and holds the config.
         model: opened for tuning, on its device.
+        groups: of its weights that learn.
         task: of the rows.
         loss_of: of a model and a batch, what training makes small.
         split: the train rows.
@@ -58,6 +60,7 @@ class Trainer:
 
     run: Path
     model: nn.Module
+    groups: list[ParameterGroup]
     task: Task
     loss_of: LossOf
     split: Split
@@ -143,7 +146,7 @@ class Trainer:
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
-        return optimizers.build(self.model, self.optimizer_config)
+        return optimizers.build(self.groups, self.optimizer_config)
 
     @cached_property
     def scaler(self) -> torch.amp.GradScaler:
