@@ -17,10 +17,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from llmtune import tuning
 from llmtune.errors import CheckpointError, ResourceError
 from llmtune.failures import REMEDIES, is_the_systems, os_error_in
 from llmtune.files import side_by_side, sync, write_json
 from llmtune.training import manifest
+from llmtune.tuning import pissa
 
 THRESHOLDS = "thresholds.json"  # beside the weights of the best step, if the decision was moved after training
 STEP_NAME = re.compile(r"^step-(\d{6,})$")
@@ -230,14 +232,16 @@ def load_learned(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     Raises:
         CheckpointError: names or shapes differ.
     """
-    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    learned = tuning.learned_tensors(model)
     if learned.keys() != tensors.keys():
         odd = sorted(learned.keys() ^ tensors.keys())
         raise CheckpointError(f"the learned weights do not fit the model: {', '.join(odd[:5])}")
-    for name, parameter in learned.items():
-        if parameter.shape != tensors[name].shape:
-            raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, but the model has {tuple(parameter.shape)}")
-        parameter.data.copy_(tensors[name])
+    for name, own in learned.items():
+        if own.shape != tensors[name].shape:
+            raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, but the model has {tuple(own.shape)}")
+    pissa.set_starts(model, tensors)
+    for name, own in learned.items():
+        own.data.copy_(tensors[name])
 
 
 @contextlib.contextmanager
