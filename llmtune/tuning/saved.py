@@ -78,12 +78,12 @@ def attach(model: PreTrainedModel, config: dict[str, Any], tensors: dict[str, Te
     if odd:
         raise ModelError(f"the adapter has {odd[0]}={config[odd[0]]!r}, which is not known here", where=where, remedy=MERGE)
     facts = {key: config[key] for key in KNOWN[kind] & config.keys()}
-    facts |= {key: True for key in ("init_lora_weights",) if key in facts}  # what it began with no longer matters
+    began = {"init_lora_weights": True, "prompt_tuning_init": "RANDOM", "prefix_projection": False}
+    facts |= {key: began[key] for key in began.keys() & facts.keys()}  # how it began, and what made it, no longer matter
     try:
         if kind in ("LORA", "IA3"):
             wrapped = adapters.wrap(model, make(**facts))
         else:
-            facts |= {"prompt_tuning_init": "RANDOM"} if kind == "PROMPT_TUNING" else {}
             wrapped = adapters.wrap_virtual(model, make(**facts, task_type=adapters.virtual_task(model)))
     except (ValueError, KeyError, TypeError, NotImplementedError) as e:
         raise ModelError(f"the adapter does not fit the model: {first_words(e)}", where=where, remedy=BELONGS) from None
