@@ -193,7 +193,6 @@ def test_adapters_that_are_unfit(trained: Folder, theirs: Path):
     change(theirs, megatron_config=None, base_model_name_or_path="someone/else")
     refused("belongs to someone/else", "model.base=")
     (theirs / "adapter_model.safetensors").rename(theirs / "adapter_model.bin")
-    refused("model.base=")
     refused("adapter_model.safetensors", args=("model.base=base",))
 
 
