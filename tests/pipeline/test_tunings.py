@@ -26,14 +26,13 @@ TUNINGS = {
     "gradual": ["tuning=gradual", "tuning.open_every=null", "tuning.open_at=[0.3,0.5,0.9]"],
     "pattern": ["tuning=pattern", "tuning.learn=['*.layer.1.*','*bias']", "tuning.freeze=['*LayerNorm*']"],
     "lora": ["tuning=lora", "tuning.dropout=0.1"],
-    "rslora": ["tuning=rslora", "tuning.rank=4"],
     "dora": ["tuning=dora", "tuning.rank=2"],
     "pissa": ["tuning=pissa", "tuning.rank=2", "tuning.alpha=4.0"],
     "ia3": ["tuning=ia3"],
     "prefix": ["tuning=prefix", "tuning.num_virtual_tokens=5"],
     "prompt": ["tuning=prompt", "tuning.num_virtual_tokens=5"],
 }
-MERGED = ["lora", "rslora", "dora", "pissa", "ia3"]
+MERGED = ["lora", "dora", "pissa", "ia3"]
 ADAPTERS = [*MERGED, "prefix", "prompt"]
 LINES = "a good film\na dull story of two friends\n"
 
@@ -66,11 +65,8 @@ def weights_of(run: Path) -> Path:
     return next(best / name for name in ("learned.safetensors", "model.safetensors") if (best / name).is_file())
 
 
-@pytest.mark.parametrize("name", TUNINGS)
-@pytest.mark.parametrize("step", [3, 9])
+@pytest.mark.parametrize(("name", "step"), [*((name, 3) for name in TUNINGS if name != "pattern"), ("gradual", 9)])
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(trained: Folder, tmp_path: Path, name: str, step: int):
-    if step == 9 and name not in ("gradual", "pissa"):
-        pytest.skip("what learns does not depend on the step")
     whole, folder = trained.latest(name), trained.copy(tmp_path / "again")
     run = folder.latest(name)
     (run / "result.json").unlink()
@@ -110,7 +106,7 @@ def test_virtual_tokens_are_in_no_other_export(trained: Folder):
     assert refused.code == 4 and "trained without an adapter" in refused.err
 
 
-@pytest.mark.parametrize("name", ["lora", "dora", "pissa", "prefix"])
+@pytest.mark.parametrize("name", ["lora", "pissa", "prefix"])
 def test_an_adapter_learns_on(trained: Folder, name: str):
     """Of the second run, the adapter is still one for the first one's base, and starts where the first one ended."""
     first = trained.latest(name)
@@ -258,7 +254,7 @@ def test_mistakes(trained: Folder, name: str):
     assert not (trained / "runs" / "mistaken").exists()
 
 
-@pytest.mark.parametrize("tuning", ["lora", "dora", "ia3", "prefix", "prompt", "pissa", "rslora"])
+@pytest.mark.parametrize("tuning", ["lora", "dora", "ia3", "prefix"])
 def test_no_adapter_for_an_lstm(trained: Folder, tuning: str):
     refused = trained("train", *ARGS, "model=lstm", f"tuning={tuning}")
     assert refused.code == 2 and f"tuning: {tuning} needs a transformers model, and model=lstm is none" in refused.err
