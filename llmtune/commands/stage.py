@@ -94,7 +94,7 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
             how = {"compute": scoring, "seed": config.seed}
 
             def score(batch: Any) -> None:
-                with trainer.whole():
+                with trainer.judged():
                     next(score_batches(model, trainer.task, split, [batch], **how))
 
         found = forecast(trainer, scratch, score=score, batches=batches)
@@ -184,6 +184,7 @@ def _trainer(
         training=config.training,
         optimizer_config=config.optimizer,
         schedule=config.schedule,
+        averaging=config.averaging,
         compute=compute,
         ranks=ranks,
         seed=config.seed,
@@ -233,7 +234,7 @@ def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, frozen:
     else:
         facts["base_digest"] = frozen
         save_model, learned = None, {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return partial(State, save_model, learned, facts, tokenizer_dir_of(ready))
+    return partial(State, save_model, learned, description=facts, tokenizer_dir=tokenizer_dir_of(ready))
 
 
 def _save_pretrained(model: Any, directory: Path) -> None:

@@ -2,7 +2,8 @@
 
 A step directory is itself a model directory: `checkpoints/step-000123/` holds config.json, the weights, the tokenizer,
 what the task is (llmtune.json), the optimizer, the trainer's counters, and last of all a manifest with the sha256 of
-every file. Where most weights are frozen it holds the learned ones and the digest of those they were added to.
+every file. Where most weights are frozen it holds the learned ones and the digest of those they were added to. Where
+the weights are an average, it holds those that training goes on with besides.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from llmtune.failures import REMEDIES, is_the_systems, os_error_in
 from llmtune.files import side_by_side, sync, write_json
 from llmtune.training import manifest
 
+OPTIMIZER, LEARNED, NEWEST = "optimizer.safetensors", "learned.safetensors", "newest.safetensors"
 THRESHOLDS = "thresholds.json"  # beside the weights of the best step, if the decision was moved after training
 STEP_NAME = re.compile(r"^step-(\d{6,})$")
 
@@ -39,6 +41,7 @@ class State:
         learned: the weights that learn, by name, where the others are frozen.
         description: of `Task.describe()`, the tuning and the base, as llmtune.json.
         tokenizer_dir: copied beside the weights.
+        newest: the weights that training goes on with, by name, where those above are an average.
         optimizer: named tensors of the optimizer's state.
         trainer: counters, data key, and everything else that a resume has to know.
         fingerprint: what must be equal for a resume to be exact.
@@ -47,6 +50,7 @@ class State:
 
     save_model: Callable[[Path], None] | None
     learned: dict[str, Tensor]
+    newest: dict[str, Tensor]
     description: dict[str, Any]
     tokenizer_dir: Path | None
     optimizer: dict[str, Tensor]
@@ -92,11 +96,11 @@ def write(directory: Path, state: State, *, step: int) -> Unsealed:
     temporary = written.temporary
     with _whole_or_gone(written):
         temporary.mkdir()
-        save_model = state.save_model or (lambda place: save_file(_storable(state.learned), place / "learned.safetensors"))
-        side_by_side(
-            lambda: save_file(_storable(state.optimizer), temporary / "optimizer.safetensors"),
-            lambda: save_model(temporary),
-        )
+        save_model = state.save_model or (lambda place: save_file(_storable(state.learned), place / LEARNED))
+        work = [lambda: save_file(_storable(state.optimizer), temporary / OPTIMIZER), lambda: save_model(temporary)]
+        if state.newest:
+            work.append(lambda: save_file(_storable(state.newest), temporary / NEWEST))
+        side_by_side(*work)
         if state.tokenizer_dir is not None:
             for file in state.tokenizer_dir.iterdir():
                 shutil.copyfile(file, temporary / file.name)

@@ -86,7 +86,7 @@ def restore(path: str | Path, *, which: str = "best", task: str | None = None) -
     if (directory / manifest.NAME).is_file():
         checkpoint.verify(directory)
     facts = _facts(directory)
-    if (directory / "learned.safetensors").is_file():
+    if (directory / checkpoint.LEARNED).is_file():
         return Restored(_with_learned(directory, facts), directory, facts)
     return Restored(models.load(directory, task=task), directory, facts)
 
@@ -130,5 +130,5 @@ def _with_learned(directory: Path, facts: dict[str, Any]) -> nn.Module:
             where=str(directory),
             remedy=f"bring back the original of {getattr(config, 'path', None) or getattr(config, 'pretrained', None)}",
         )
-    checkpoint.load_learned(model, checkpoint.read_tensors(directory / "learned.safetensors"))
+    checkpoint.load_learned(model, checkpoint.read_tensors(directory / checkpoint.LEARNED))
     return tuning.merged(model)

@@ -12,13 +12,17 @@ import torch
 from torch import nn
 
 from llmtune import console
-from llmtune.config.sections.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+from llmtune.config.sections.averaging import AveragingConfig
+from llmtune.config.sections.optimizer import OptimizerConfig
+from llmtune.config.sections.schedule import ScheduleConfig
+from llmtune.config.sections.training import TrainingConfig
 from llmtune.data.prepared import Split
 from llmtune.data.sampling import ClassSampler
 from llmtune.errors import CheckpointError, DivergedError, Interrupted, ResourceError
 from llmtune.files import write_json
 from llmtune.tasks.base import LossOf, Task
-from llmtune.training import checkpoint, drift, manifest, memory, optimizers, run_dir, schedules
+from llmtune.training import checkpoint, drift, manifest, memory, optimizers, resume, run_dir, schedules
+from llmtune.training.averaging import Averages
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.loop import StepResult, train_steps
@@ -71,6 +75,7 @@ class Trainer:
     training: TrainingConfig
     optimizer_config: OptimizerConfig
     schedule: ScheduleConfig
+    averaging: AveragingConfig
     compute: Compute
     ranks: Ranks
     seed: int
@@ -96,7 +101,9 @@ class Trainer:
         self._num_micro_batches = self.training.gradient_accumulation_steps
         start = last = self._resume()
         if self.ranks.is_main and not start:
-            checkpoint.require_room(self.checkpoints, self._checkpoint_size())
+            how = {"is_frozen": self.fingerprint.get("frozen") is not None}
+            size = resume.checkpoint_size(self.model, self.optimizer_config, self.averaging, **how)
+            checkpoint.require_room(self.checkpoints, size)
         self.log = RunLog(self.run / "metrics.jsonl", until_step=start, is_writer=self.ranks.is_main)
         if self._drifted:
             self.log.write("drift", step=start, changes=self._drifted)
@@ -144,6 +151,10 @@ class Trainer:
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
         return optimizers.build(self.model, self.optimizer_config)
+
+    @cached_property
+    def averages(self) -> Averages:
+        return Averages(self.model, self.averaging, self.optimizer, total_steps=self.plan.total_steps)
 
     @cached_property
     def scaler(self) -> torch.amp.GradScaler:
@@ -221,6 +232,7 @@ class Trainer:
             seed=self.seed,
             max_grad_norm=self.training.max_grad_norm,
             scaler=self.scaler,
+            after_update=self.averages.update,
             is_stopping=is_stopping,
         )
 
@@ -264,7 +276,7 @@ class Trainer:
 
     def _evaluate(self, step: int, stop: StopRequest) -> None:
         self.saver.settle()
-        with self.whole():
+        with self.judged():
             metrics = self.evaluate(stop)
         if metrics is None:
             return
@@ -286,28 +298,33 @@ class Trainer:
     def _save(self, step: int) -> None:
         if self.ranks.is_main and step != self.saver.step:
             self.log.sync()
-            self.saver.save(self.state(step, place=self.plan.place_of(step)), step=step)
+            with self.state(step, place=self.plan.place_of(step)) as state:
+                self.saver.save(state, step=step)
 
-    def state(self, step: int, **counters: Any) -> State:
-        return self.make_state(
-            optimizer=optimizers.state_tensors(self.model, self.optimizer),
-            trainer={
-                "step": step,
-                "total_steps": self.plan.total_steps,
-                "scaler": self.scaler.state_dict(),
-                "micro_batches": self._num_micro_batches,
-                **counters,
-            },
-            fingerprint=self.fingerprint,
-            config_digest=manifest.sha256(self.run / run_dir.CONFIG),
-        )
+    @contextlib.contextmanager
+    def judged(self) -> Iterator[None]:
+        """While entered, the model has the weights that are to be scored."""
+        with self.whole(), self.averages.in_place():
+            yield
 
-    def _checkpoint_size(self) -> int:
-        """Bytes of weights and optimizer, the bulk of a checkpoint."""
-        learned = {p.data_ptr(): p for p in self.model.parameters() if p.requires_grad}
-        kept = learned if self.fingerprint.get("frozen") else {t.data_ptr(): t for t in self.model.state_dict().values()}
-        weights = sum(t.numel() * t.element_size() for t in kept.values())
-        return weights + optimizers.state_size(self.model, self.optimizer_config)
+    @contextlib.contextmanager
+    def state(self, step: int, **counters: Any) -> Iterator[State]:
+        """What a checkpoint holds; while entered, the model has the weights that are to be kept."""
+        counted = {
+            "step": step,
+            "total_steps": self.plan.total_steps,
+            "scaler": self.scaler.state_dict(),
+            "micro_batches": self._num_micro_batches,
+            "averaged": self.averages.count,
+        }
+        with self.averages.in_place() as newest:
+            yield self.make_state(
+                newest=newest,
+                optimizer=optimizers.state_tensors(self.model, self.optimizer),
+                trainer={**counted, **counters},
+                fingerprint=self.fingerprint,
+                config_digest=manifest.sha256(self.run / run_dir.CONFIG),
+            )
 
     def _resume(self) -> int:
         """Put back the newest good checkpoint; returns its step, 0 for none."""
@@ -318,14 +335,9 @@ class Trainer:
                 raise CheckpointError("no checkpoint of the run is good", where=str(self.checkpoints), remedy=remedy)
             return 0
         step, path = found
-        self._drifted = drift.require_none(path, self.state(step), allowed=self.training.allow_drift)
-        learned = path / "learned.safetensors"
-        if learned.is_file():
-            checkpoint.load_learned(self.model, checkpoint.read_tensors(learned))
-        else:
-            checkpoint.load_all(self.model, checkpoint.read_tensors(path / "model.safetensors"))
-        optimizers.load_state_tensors(self.model, self.optimizer, checkpoint.read_tensors(path / "optimizer.safetensors"))
-        counters = manifest.read_json(path / "trainer.json")
+        with self.state(step) as state:
+            self._drifted = drift.require_none(path, state, allowed=self.training.allow_drift)
+        counters = resume.load(path, self.model, self.optimizer, self.averages)
         self.scaler.load_state_dict(counters["scaler"])
         if "gradient_accumulation_steps" not in self._drifted:
             self._num_micro_batches = counters.get("micro_batches", self._num_micro_batches)

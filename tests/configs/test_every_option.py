@@ -26,6 +26,7 @@ NEEDS = {
     ("balance", "class_weights"): ["balance.class_weights.by_label={rare: 5}"],
     ("task", "causal_lm"): ["model=gpt"],
     ("task", "masked_lm"): ["model=bert"],
+    ("optimizer", "schedule_free"): ["schedule=constant"],
     ("augment", "contextual"): ["augment.contextual.model=a/b"],
 }
 

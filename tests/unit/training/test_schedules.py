@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmtune.config.sections.training import ConstantSchedule, CosineSchedule, LinearSchedule
+from llmtune.config.sections.schedule import ConstantSchedule, CosineSchedule, LinearSchedule
 from llmtune.errors import ConfigError
 from llmtune.training import schedules
 
