@@ -31,7 +31,7 @@ from llmtune.tasks import balancing
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
-from llmtune.training import low_rank, precision, run_dir
+from llmtune.training import low_rank, parameter_groups, precision, run_dir
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
@@ -171,6 +171,7 @@ def _trainer(
     return Trainer(
         run=run,
         model=model,
+        groups=parameter_groups.build(model, config.tuning, weight_decay=config.optimizer.weight_decay),
         task=task,
         loss_of=loss_of,
         split=ready.splits["train"],

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from llmtune.config.sections.averaging import AveragingConfig, Ema
+from llmtune.training import checkpoint
 from llmtune.training.live_rows import LiveRows
+from llmtune.training.parameter_groups import ParameterGroup
 
 
 class Averages:
@@ -19,6 +21,7 @@ class Averages:
 
     Args:
         model: opened for tuning, on its device, as it will train.
+        groups: of its weights that learn.
         averaging: which average.
         optimizer: one that averages by itself keeps `z`, from which its average follows.
         total_steps: of the run.
@@ -27,13 +30,27 @@ class Averages:
         count: weights that the average is made of.
     """
 
-    def __init__(self, model: nn.Module, averaging: AveragingConfig, optimizer: torch.optim.Optimizer, *, total_steps: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: list[ParameterGroup],
+        averaging: AveragingConfig,
+        optimizer: torch.optim.Optimizer,
+        *,
+        total_steps: int,
+    ):
         self.count = 0
-        self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        learned = {id(p) for group in groups for p in group.params}
+        self._named = {name: p for name, p in model.named_parameters() if id(p) in learned}
         self._weights = list(self._named.values())
         self._live = [module for module in model.modules() if isinstance(module, LiveRows)]
         self._config, self._optimizer, self._total_steps = averaging, optimizer, total_steps
         self._means: list[Tensor] | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is an average, or will be one."""
+        return self._config.type != "none" or "weight_sum" in self._optimizer.param_groups[0]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -60,10 +77,21 @@ class Averages:
         finally:
             self._exchange(means)
 
-    def resume(self, count: int) -> None:
-        """Take the weights that the model has just got from a checkpoint as the average of so many."""
+    def resume(self, count: int, newest: dict[str, Tensor]) -> None:
+        """Take the model's weights as the average of so many, and these as the newest.
+
+        Raises:
+            CheckpointError: they do not fit the model.
+        """
         self.count = count
         self._means = [weight.detach().clone() for weight in self._weights] if count else None
+        checkpoint.copy(newest, self._named)
+        for module in self._live:
+            module.mark_changed()
+
+    def reserve(self) -> None:
+        """Take the memory that the average will need."""
+        self._means = [weight.detach().clone() for weight in self._weights] if self._config.type != "none" else None
 
     def _share(self, step: int) -> float | None:
         """What the weights after a step make up of the new average; None: nothing."""
@@ -81,12 +109,8 @@ class Averages:
         states, beta1 = self._optimizer.state, self._optimizer.param_groups[0].get("betas", (0.0,))[0]
         if not any("z" in states.get(weight, {}) for weight in self._weights):
             return None
-        return [
-            torch.lerp(weight.detach(), states[weight]["z"], 1 - 1 / beta1)
-            if "z" in states[weight]
-            else weight.detach().clone()
-            for weight in self._weights
-        ]
+        newest = [states.get(weight, {}).get("z", weight.detach()) for weight in self._weights]
+        return [torch.lerp(weight.detach(), z, 1 - 1 / beta1) for weight, z in zip(self._weights, newest, strict=True)]
 
     @torch.no_grad()
     def _exchange(self, others: list[Tensor]) -> None:

@@ -235,10 +235,19 @@ def load_learned(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         CheckpointError: names or shapes differ.
     """
     learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if learned.keys() != tensors.keys():
-        odd = sorted(learned.keys() ^ tensors.keys())
+    copy(tensors, learned)
+
+
+def copy(tensors: dict[str, Tensor], parameters: dict[str, nn.Parameter]) -> None:
+    """Copy tensors into the parameters of the same names.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    if parameters.keys() != tensors.keys():
+        odd = sorted(parameters.keys() ^ tensors.keys())
         raise CheckpointError(f"the learned weights do not fit the model: {', '.join(odd[:5])}")
-    for name, parameter in learned.items():
+    for name, parameter in parameters.items():
         if parameter.shape != tensors[name].shape:
             raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, but the model has {tuple(parameter.shape)}")
         parameter.data.copy_(tensors[name])

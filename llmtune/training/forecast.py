@@ -64,7 +64,7 @@ def forecast(
     peak = Peak(trainer.compute.device)
     peak.reset()
     base_bytes = peak.read()
-    trainer.averages.resume(int(trainer.averaging.type != "none"))  # an average that begins late takes its memory, too
+    trainer.averages.reserve()
     planned = _looked_at(trainer)
     sizes_S = np.array([_positions(trainer, step) for step in planned])
     fits, seconds, rate = True, 0.0, 0.0

@@ -27,7 +27,7 @@ class StepResult:
         epoch: passes over the data begun before this step, from 0.
         ends_epoch: whether it was the last step of its epoch.
         loss: mean over the targets of the whole window and all ranks.
-        lr: learning rate of the step.
+        lr: learning rate of the step, the highest of its groups.
         grad_norm: of the mean loss, before clipping.
         num_examples, num_tokens, num_positions: of all ranks; positions count padding too.
         seconds: wall clock, waiting for data included.
@@ -107,7 +107,7 @@ def train_steps(
         optimizer.zero_grad(set_to_none=True)
         now = time.perf_counter()
         examples, tokens, positions = ranks.sums(_sizes(window.batches))
-        lr = base_lrs[0] * factor
+        lr = max(base_lrs) * factor
         place, sizes, took = (step + 1, window.epoch, window.ends_epoch), (examples, tokens, positions), (now - clock, waited)
         yield StepResult(*place, loss, lr, grad_norm, *sizes, *took, dict(zip(parts, shares, strict=True)))
         clock = time.perf_counter()

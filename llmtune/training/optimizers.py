@@ -1,16 +1,19 @@
-"""The table of optimizers, which weights decay, and the state of an optimizer as named tensors."""
+"""The table of optimizers, and their state as named tensors."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from llmtune.config.sections.optimizer import OptimizerConfig
-from llmtune.errors import ResourceError
+from llmtune.errors import ModelError, ResourceError
+from llmtune.training import parameter_groups
 from llmtune.training.lion import Lion
 from llmtune.training.live_rows import LiveRows
-from llmtune.training.muon import MuonWithAdamW, is_hidden_matrix
+from llmtune.training.muon import MuonWithAdamW
+from llmtune.training.parameter_groups import ParameterGroup
 
 ROWS = "rows"
 # Numbers that belong to a group of weights and not to one of them, by their type: AdamWScheduleFree counts like that.
@@ -20,42 +23,44 @@ GROUP = "group-"  # no weight is called so
 NEED_WHOLE_MATRICES = ("adafactor",)
 
 
-def build(model: nn.Module, optimizer: OptimizerConfig) -> torch.optim.Optimizer:
-    """An optimizer over the weights that learn.
-
-    Vectors (biases, norms) are spared from weight decay: they are few and shrinking them costs accuracy.
+def build(groups: list[ParameterGroup], optimizer: OptimizerConfig) -> torch.optim.Optimizer:
+    """An optimizer over groups of weights; of several ways to compute it, the one that is fastest.
 
     Raises:
+        ModelError: there is no weight that it is for.
         ResourceError: its package is not installed.
     """
-    learned = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learned if p.ndim >= 2], "weight_decay": optimizer.weight_decay},
-        {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return OPTIMIZERS[optimizer.type](model, [g for g in groups if g["params"]], optimizer)
+    return OPTIMIZERS[optimizer.type](groups, optimizer)
 
 
-def _adamw(_: nn.Module, groups: list[dict], config: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+def _adamw(groups: list[ParameterGroup], config: Any) -> torch.optim.Optimizer:
+    how = {"betas": (config.beta1, config.beta2), "eps": config.eps, "fused": True}
+    return torch.optim.AdamW(_parts(groups, config), lr=config.lr, **how)
 
 
-def _sgd(_: nn.Module, groups: list[dict], config: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True)
+def _sgd(groups: list[ParameterGroup], config: Any) -> torch.optim.Optimizer:
+    how = {"momentum": config.momentum, "nesterov": config.nesterov, "fused": True}
+    return torch.optim.SGD(_parts(groups, config), lr=config.lr, **how)
 
 
-def _adafactor(_: nn.Module, groups: list[dict], config: Any) -> torch.optim.Optimizer:
-    return torch.optim.Adafactor(groups, lr=config.lr, beta2_decay=config.beta2_decay, d=config.clip_threshold)
+def _adafactor(groups: list[ParameterGroup], config: Any) -> torch.optim.Optimizer:
+    how = {"beta2_decay": config.beta2_decay, "d": config.clip_threshold}
+    return torch.optim.Adafactor(_parts(groups, config), lr=config.lr, **how)
 
 
-def _lion(_: nn.Module, groups: list[dict], config: Any) -> torch.optim.Optimizer:
-    return Lion(groups, lr=config.lr, betas=(config.beta1, config.beta2))
+def _lion(groups: list[ParameterGroup], config: Any) -> torch.optim.Optimizer:
+    return Lion(_parts(groups, config), lr=config.lr, betas=(config.beta1, config.beta2))
 
 
-def _muon(model: nn.Module, groups: list[dict], config: Any) -> torch.optim.Optimizer:
+def _muon(groups: list[ParameterGroup], config: Any) -> torch.optim.Optimizer:
+    hidden = [replace(group, params=[p for p in group.params if _is_hidden(group, p)]) for group in groups]
+    others = [replace(group, params=[p for p in group.params if not _is_hidden(group, p)]) for group in groups]
+    if not any(group.params for group in hidden):
+        remedy = "use optimizer=adamw"
+        raise ModelError("optimizer=muon is for matrices of the layers, and none of those that learn is one", remedy=remedy)
     return MuonWithAdamW(
-        groups,
-        is_hidden=is_hidden_matrix(model),
+        _parts(hidden, config),
+        _parts(others, config),
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,
@@ -64,18 +69,19 @@ def _muon(model: nn.Module, groups: list[dict], config: Any) -> torch.optim.Opti
     )
 
 
-def _schedule_free(_: nn.Module, groups: list[dict], config: Any) -> torch.optim.Optimizer:
+def _schedule_free(groups: list[ParameterGroup], config: Any) -> torch.optim.Optimizer:
     try:
         from schedulefree import AdamWScheduleFree
     except ImportError:
         remedy = "pip install 'llmtune[optimizers]'"
         raise ResourceError("optimizer=schedule_free needs the package schedulefree", remedy=remedy) from None
-    made = AdamWScheduleFree(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
+    how = {"betas": (config.beta1, config.beta2), "eps": config.eps}
+    made = AdamWScheduleFree(_parts(groups, config), lr=config.lr, **how)
     made.train()  # for good: its own way to the average and back is not exact, see averaging.py
     return made
 
 
-OPTIMIZERS: dict[str, Callable[[nn.Module, list[dict], Any], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[list[ParameterGroup], Any], torch.optim.Optimizer]] = {
     "adamw": _adamw,
     "sgd": _sgd,
     "adafactor": _adafactor,
@@ -85,21 +91,32 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, list[dict], Any], torch.optim.Optimiz
 }
 
 
-def state_size(model: nn.Module, optimizer: OptimizerConfig) -> int:
-    """Bytes of the state that an optimizer will have."""
-    is_hidden = is_hidden_matrix(model) if optimizer.type == "muon" else None
-    learned = [p for p in model.parameters() if p.requires_grad]
-    return sum(_numbers_kept(p, optimizer, is_hidden) * p.element_size() for p in learned)
+def _parts(groups: list[ParameterGroup], optimizer: OptimizerConfig) -> list[dict[str, Any]]:
+    """The groups as torch takes them."""
+    return [
+        {"params": group.params, "lr": optimizer.lr * group.lr_scale, "weight_decay": group.weight_decay}
+        for group in parameter_groups.in_few(group for group in groups if group.params)
+    ]
 
 
-def _numbers_kept(weight: Tensor, optimizer: OptimizerConfig, is_hidden: Callable[[Tensor], bool] | None) -> int:
+def _is_hidden(group: ParameterGroup, weight: Tensor) -> bool:
+    """Whether Muon is for a weight."""
+    return weight.ndim == 2 and group.is_layer
+
+
+def state_size(groups: list[ParameterGroup], optimizer: OptimizerConfig) -> int:
+    """Bytes of the state that an optimizer will have, but for counters."""
+    return sum(_numbers_kept(p, group, optimizer) * p.element_size() for group in groups for p in group.params)
+
+
+def _numbers_kept(weight: Tensor, group: ParameterGroup, optimizer: OptimizerConfig) -> int:
     match optimizer.type:
         case "sgd":
             return weight.numel() * int(optimizer.momentum > 0)
         case "lion":
             return weight.numel()
         case "muon":
-            return weight.numel() * (1 if is_hidden(weight) else 2)
+            return weight.numel() * (1 if _is_hidden(group, weight) else 2)
         case "adafactor" if weight.ndim >= 2:
             return weight.numel() // weight.shape[-1] + weight.numel() // weight.shape[-2]
         case "adafactor":

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from llmtune.config.sections.averaging import AveragingConfig
 from llmtune.config.sections.optimizer import OptimizerConfig
 from llmtune.training import checkpoint, manifest, optimizers
 from llmtune.training.averaging import Averages
+from llmtune.training.parameter_groups import ParameterGroup
 
 
 def load(path: Path, model: nn.Module, optimizer: Any, averages: Averages) -> dict[str, Any]:
@@ -25,16 +25,16 @@ def load(path: Path, model: nn.Module, optimizer: Any, averages: Averages) -> di
         checkpoint.load_all(model, checkpoint.read_tensors(path / "model.safetensors"))
     state = checkpoint.read_tensors(path / checkpoint.OPTIMIZER)
     if newest.is_file():
-        averages.resume(counters["averaged"])
-        checkpoint.load_learned(model, optimizers.aligned(model, checkpoint.read_tensors(newest), state))
+        averages.resume(counters["averaged"], optimizers.aligned(model, checkpoint.read_tensors(newest), state))
     optimizers.load_state_tensors(model, optimizer, state)
     return counters
 
 
-def checkpoint_size(model: nn.Module, optimizer: OptimizerConfig, averaging: AveragingConfig, *, is_frozen: bool) -> int:
+def checkpoint_size(
+    model: nn.Module, groups: list[ParameterGroup], optimizer: OptimizerConfig, *, averages: Averages, is_frozen: bool
+) -> int:
     """Bytes of weights, averages and optimizer, the bulk of a checkpoint."""
     learned = {p.data_ptr(): p for p in model.parameters() if p.requires_grad}
     kept = learned if is_frozen else {t.data_ptr(): t for t in model.state_dict().values()}
-    averages = averaging.type != "none" or optimizer.type == "schedule_free"
-    tensors = [*kept.values(), *(learned.values() if averages else ())]
-    return sum(t.numel() * t.element_size() for t in tensors) + optimizers.state_size(model, optimizer)
+    tensors = [*kept.values(), *(learned.values() if averages.is_on else ())]
+    return sum(t.numel() * t.element_size() for t in tensors) + optimizers.state_size(groups, optimizer)

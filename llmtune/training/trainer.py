@@ -27,6 +27,8 @@ from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.loop import StepResult, train_steps
 from llmtune.training.memory import OutOfMemory
+from llmtune.training.pace import Pace
+from llmtune.training.parameter_groups import ParameterGroup
 from llmtune.training.plan import TrainPlan, Window, windows
 from llmtune.training.precision import Compute
 from llmtune.training.profiling import StepProfile
@@ -44,6 +46,7 @@ class Trainer:
     Attributes:
         run: the run directory; it exists and holds the config.
         model: opened for tuning, on its device.
+        groups: of its weights that learn.
         task: of the rows.
         loss_of: of a model and a batch, what training makes small.
         split: the train rows.
@@ -62,6 +65,7 @@ class Trainer:
 
     run: Path
     model: nn.Module
+    groups: list[ParameterGroup]
     task: Task
     loss_of: LossOf
     split: Split
@@ -84,11 +88,7 @@ class Trainer:
     whole: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     _drifted: dict[str, list[Any]] = field(default_factory=dict)
     _num_micro_batches: int = 1
-    _seconds: float = 0.0
-    _tokens: int = 0
-    _positions: int = 0
-    _wait: float = 0.0
-    _recent: list[StepResult] = field(default_factory=list)
+    _pace: Pace = field(default_factory=Pace)
 
     def fit(self) -> dict[str, Any]:
         """Train to the end, from the last good checkpoint if there is one. Returns what result.json holds.
@@ -101,8 +101,8 @@ class Trainer:
         self._num_micro_batches = self.training.gradient_accumulation_steps
         start = last = self._resume()
         if self.ranks.is_main and not start:
-            how = {"is_frozen": self.fingerprint.get("frozen") is not None}
-            size = resume.checkpoint_size(self.model, self.optimizer_config, self.averaging, **how)
+            how = {"averages": self.averages, "is_frozen": self.fingerprint.get("frozen") is not None}
+            size = resume.checkpoint_size(self.model, self.groups, self.optimizer_config, **how)
             checkpoint.require_room(self.checkpoints, size)
         self.log = RunLog(self.run / "metrics.jsonl", until_step=start, is_writer=self.ranks.is_main)
         if self._drifted:
@@ -117,8 +117,8 @@ class Trainer:
             with console.progress("training", total=self.plan.total_steps, unit="steps", done=start) as advance:
                 for result in iter(()) if self._is_over(start) else self._steps(start, stop):
                     last = result.step
-                    self._note(result)
-                    advance(1, self._live_line(result))
+                    self._pace.note(result)
+                    advance(1, self._pace.live_line())
                     profile.step(seconds=result.seconds, wait_seconds=result.wait_seconds)
                     if self._after_step(result, stop):
                         break
@@ -150,11 +150,11 @@ class Trainer:
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
-        return optimizers.build(self.model, self.optimizer_config)
+        return optimizers.build(self.groups, self.optimizer_config)
 
     @cached_property
     def averages(self) -> Averages:
-        return Averages(self.model, self.averaging, self.optimizer, total_steps=self.plan.total_steps)
+        return Averages(self.model, self.groups, self.averaging, self.optimizer, total_steps=self.plan.total_steps)
 
     @cached_property
     def scaler(self) -> torch.amp.GradScaler:
@@ -347,37 +347,16 @@ class Trainer:
         console.notice(f"resuming {self.run} after step {step} of {self.plan.total_steps}")
         return step
 
-    def _note(self, result: StepResult) -> None:
-        self._seconds += result.seconds
-        self._wait += result.wait_seconds
-        self._tokens += result.num_tokens
-        self._positions += result.num_positions
-        self._recent = [*self._recent[-19:], result]
-
-    def _live_line(self, result: StepResult) -> str:
-        recent = self._recent
-        loss = sum(r.loss for r in recent) / len(recent)
-        rate = sum(r.num_tokens for r in recent) / sum(r.seconds for r in recent)
-        return f"loss {loss:.4f}  lr {result.lr:.2e}  {rate:,.0f} tokens/s  padding {self._padding(recent):.0%}"
-
     def _log_step(self, result: StepResult) -> None:
         facts = {k: getattr(result, k) for k in ENDING if k != "step"}
-        seconds = sum(r.seconds for r in self._recent)
         self.log.write(
             "step",
             step=result.step,
             **facts,
             **({"parts": result.parts} if result.parts else {}),
-            tokens_per_second=round(sum(r.num_tokens for r in self._recent) / seconds, 1),
-            padding_share=round(self._padding(self._recent), 4),
-            wait_share=round(sum(r.wait_seconds for r in self._recent) / seconds, 4),
+            **self._pace.recent_rates(),
             time=round(time.time(), 3),
         )
-
-    @staticmethod
-    def _padding(results: list[StepResult]) -> float:
-        positions = sum(r.num_positions for r in results)
-        return 1 - sum(r.num_tokens for r in results) / positions if positions else 0.0
 
     def _result(self, last: int) -> dict[str, Any]:
         best = self.log.best(self.best_metric, higher_is_better=self.higher_is_better)
@@ -390,9 +369,6 @@ class Trainer:
             "value": best["metrics"][self.best_metric] if best else None,
             "best_step": best["step"] if best else last,
             "metrics": best["metrics"] if best else {},
-            "train_seconds": round(self._seconds, 2),
-            "tokens_per_second": round(self._tokens / self._seconds, 1) if self._seconds else None,
-            "padding_share": round(1 - self._tokens / self._positions, 4) if self._positions else None,
-            "wait_share": round(self._wait / self._seconds, 4) if self._seconds else None,
+            **self._pace.total_rates(),
             "peak_memory": memory.Peak(self.compute.device).read(),
         }
