@@ -22,9 +22,10 @@ from llmtune.data.augment import registry as augmenters
 from llmtune.data.batches import evaluation_batches
 from llmtune.data.clean import registry as cleaners
 from llmtune.data.prepared import Prepared
-from llmtune.errors import ModelError
+from llmtune.errors import ConfigError, ModelError
 from llmtune.evaluation.evaluate import evaluate
 from llmtune.evaluation.evaluate import score as score_batches
+from llmtune.models import layer_drop
 from llmtune.models.heads import new_weights
 from llmtune.randomness import draw_key
 from llmtune.tasks import balancing
@@ -162,6 +163,11 @@ def _trainer(
     if config.task.type == "classification":
         sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
     loss_of = stage_objectives.loss_of(config, task, model)  # around the criterion that is balanced
+    if config.training.layer_drop:
+        if ranks.size > 1:
+            problem = "what a step leaves out has no gradients, for which several processes would wait: set it to 0"
+            raise ConfigError([f"training.layer_drop: {problem}"])
+        layer_drop.install(model, probability=config.training.layer_drop)
     evaluate_now = _validation(config, ready, model, task, ranks)
     whole = contextlib.nullcontext
     if frozen is not None and compute.device.type == "cpu" and not config.hardware.compile:

@@ -39,6 +39,16 @@ def rules(config: "StageConfig") -> Iterator[tuple[bool, str]]:
         optimizer.type == "schedule_free" and config.averaging.type != "none",
         "averaging: optimizer=schedule_free averages the weights itself: use averaging=none",
     )
+    layer_drop = config.training.layer_drop
+    yield (
+        layer_drop > 0 and config.model.type in ("lstm", "mlp"),
+        f"training.layer_drop: needs a transformers model, and model={config.model.type} is none",
+    )
+    yield (
+        layer_drop > 0 and config.hardware.compile,
+        "training.layer_drop: leaves out other layers in each pass, and a compiled model has them all: set "
+        "hardware.compile=false, or training.layer_drop=0",
+    )
     yield (
         optimizer.type == "sgd" and optimizer.nesterov and not optimizer.momentum,
         "optimizer.nesterov: needs momentum: set optimizer.momentum, or optimizer.nesterov=false",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmtune.config.sections.base import Count, Name, Positive, Precision, Section
+from llmtune.config.sections.base import Count, Fraction, Name, Positive, Precision, Section
 
 Drift = Literal[
     "data",
@@ -39,6 +39,8 @@ class TrainingConfig(Section):
     """Micro-batches that one optimizer step is cut into, to save memory."""
     activation_checkpointing: bool
     """Whether each layer's forward pass is computed again in the backward pass, to save memory; results stay the same."""
+    layer_drop: Fraction
+    """Share of a transformers model's layers that a pass in training goes without, at random. Fan et al. 2020 (LayerDrop)."""
     max_grad_norm: Positive | None
     """Gradients are scaled down to this norm; null: never."""
     group_by_length: bool
