@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 from llmtune.config import learning_rules, objective_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
+from llmtune.config.sections.average import AverageConfig
 from llmtune.config.sections.averaging import AveragingConfig
 from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
-from llmtune.config.sections.base import Count, Name, Section
+from llmtune.config.sections.base import Count, Name, RunName, Section
 from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
@@ -68,7 +69,7 @@ class TrainConfig(StageConfig):
 
     format: Literal[1]
     """Version of the config format."""
-    run_name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")] | None
+    run_name: RunName | None
     """Folder of the runs below output_dir; null: the recipe's name, or the task's."""
     output_dir: Name
     """Folder that holds all runs."""
@@ -173,6 +174,7 @@ VERB_CONFIGS: dict[str, type[Section]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "export": ExportVerbConfig,
+    "average": AverageConfig,
 }
 
 

@@ -76,6 +76,7 @@ def test_verb_decodes_and_saves(verb: str):
         "evaluate": ["run=runs/x"],
         "predict": ["run=runs/x"],
         "export": ["run=runs/x"],
+        "average": ["runs=[runs/x,runs/y]"],
     }.get(verb, ["data.train_file=x.csv"])
     args += ["model=run", "model.path=runs/x"] if verb == "finetune" else []
     composed = compose.compose(verb, args)
