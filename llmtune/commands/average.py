@@ -116,6 +116,11 @@ def _has_same_rows(other: Any, first: Any) -> bool:
 
 
 def _model_like(first: Any, other: Any) -> Any:
+    """The other model, of the same names and shapes as the first."""
+    from llmtune.tuning.adapters import has_virtual_tokens
+
+    if has_virtual_tokens(other.model):
+        raise CheckpointError("its virtual tokens are no weights of the model", where=str(other.directory))
     shapes = [{name: tuple(p.shape) for name, p in restored.model.named_parameters()} for restored in (first, other)]
     if odd := sorted(name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name)):
         problem = f"{odd[0]} is {shapes[1].get(odd[0], 'missing')}, but {shapes[0].get(odd[0], 'missing')} in {first.directory}"

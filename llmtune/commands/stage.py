@@ -11,13 +11,14 @@ from torch import nn
 
 import llmtune
 from llmtune import console, paths, tuning
-from llmtune.commands import accounts, deciding, stage_objectives
+from llmtune.commands import accounts, deciding, stage_objectives, weights_table
 from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.metrics import METRICS
 from llmtune.config.schema import StageConfig
 from llmtune.config.sections.balance import CLASSIFIERS
 from llmtune.config.sections.model import ModelConfig
+from llmtune.config.sections.tuning import LEARN_ALL
 from llmtune.data import prepared
 from llmtune.data.augment import registry as augmenters
 from llmtune.data.batches import evaluation_batches
@@ -33,14 +34,14 @@ from llmtune.tasks import balancing
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
-from llmtune.training import low_rank, parameter_groups, precision, run_dir
+from llmtune.training import low_rank, openings, parameter_groups, precision, run_dir
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
 from llmtune.training.lowered import Lowered
 from llmtune.training.manifest import read_json
 from llmtune.training.precision import Compute
-from llmtune.training.restore import build_base, frozen_digest
+from llmtune.training.restore import frozen_digest, start
 from llmtune.training.trainer import Trainer
 
 
@@ -127,17 +128,16 @@ def _text(path: Path | None) -> str | None:
 def _model(config: StageConfig, ready: Prepared, compute: Compute) -> nn.Module:
     spec = tasks.model_spec(ready.meta["task"], ready.meta["tokenizer"])
     torch.manual_seed(draw_key(config.seed, "init"))
-    base = build_base(config.model, spec)
+    begun = start(config.model, spec, config.tuning)
+    base = begun.base
     if new := new_weights(base):
         modules = dict.fromkeys(name.rpartition(".")[0] or name for name, _ in base.named_parameters() if name in new)
         console.notice(f"new weights, still to be learned: {', '.join(modules)}")
     if config.training.activation_checkpointing:
         _checkpoint_activations(base)
-    model = tuning.apply(base, config.tuning).to(compute.device)
-    total = sum(p.numel() for p in model.parameters())
-    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    share = "" if learned == total else f", {learned:,} of them learn ({config.tuning.type})"
-    console.notice(f"{config.model.type}: {total:,} weights{share}; {compute.device.type}, {compute.precision}")
+    model = begun.open(config.tuning, max_length=spec.max_length).to(compute.device)
+    title = f"{config.model.type}: {compute.device.type}, {compute.precision}"
+    weights_table.tell(model, config.tuning, config.optimizer, title=title)
     return model
 
 
@@ -170,7 +170,7 @@ def _trainer(
         require_isolation(model)
     stage_objectives.install(config, ready, variants, task, model)
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
-    frozen = None if config.tuning.type == "full" else frozen_digest(model)
+    frozen = None if config.tuning.type in LEARN_ALL else frozen_digest(model)
     sampler = None
     if config.task.type in CLASSIFIERS:
         sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
@@ -208,6 +208,7 @@ def _trainer(
         ranks=ranks,
         seed=config.seed,
         num_workers=config.hardware.num_workers,
+        openings=openings.build(model, config.tuning) if config.tuning.type == "gradual" else None,
         compiled=torch.compile(model, dynamic=True) if config.hardware.compile else None,
         whole=whole,
     )
@@ -252,7 +253,7 @@ def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, frozen:
         save_model, learned = partial(_save_pretrained, model), {}
     else:
         facts["base_digest"] = frozen
-        save_model, learned = None, {name: p for name, p in model.named_parameters() if p.requires_grad}
+        save_model, learned = None, tuning.learned_tensors(model)
     return partial(State, save_model, learned, description=facts, tokenizer_dir=tokenizer_dir_of(ready))
 
 

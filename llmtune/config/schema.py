@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import learning_rules, objective_rules
+from llmtune.config import learning_rules, objective_rules, tuning_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.average import AverageConfig
@@ -14,7 +14,7 @@ from llmtune.config.sections.balance import CLASSIFIERS, EXCLUSIVE, BalanceConfi
 from llmtune.config.sections.base import Count, Name, RunName, Section
 from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
-from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
+from llmtune.config.sections.model import ModelConfig, TaskConfig
 from llmtune.config.sections.objective import ObjectiveConfig
 from llmtune.config.sections.optimizer import OptimizerConfig
 from llmtune.config.sections.schedule import ScheduleConfig
@@ -26,6 +26,7 @@ from llmtune.config.sections.training import (
     HardwareConfig,
     TrainingConfig,
 )
+from llmtune.config.sections.tuning import TuningConfig
 
 FORMAT = 1  # of a saved config; raised when an older one needs translation
 
@@ -208,18 +209,10 @@ def _rules(config: StageConfig):
     yield from _split_rules(config)
     yield from _clean_rules(config)
     yield (
-        config.tuning.type == "lora" and model.type in ("lstm", "mlp"),
-        f"tuning: lora needs a transformers model, and model={model.type} is none: use tuning=full",
-    )
-    yield (
         training.activation_checkpointing and model.type in ("lstm", "mlp"),
         f"training.activation_checkpointing: needs a transformers model, and model={model.type} is none",
     )
-    yield (
-        config.tuning.type != "full" and not is_pretrained,
-        f"tuning: {config.tuning.type} keeps most weights as they are, and model={model.type} starts with random ones: "
-        "set model.pretrained, or use tuning=full",
-    )
+    yield from tuning_rules.rules(config, is_pretrained=is_pretrained)
     yield (
         config.tokenizer.type == "pretrained" and not is_pretrained,
         f"tokenizer: pretrained needs a model that has one, and model={model.type} starts from scratch: use tokenizer=auto",

@@ -18,10 +18,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from llmtune import tuning
 from llmtune.errors import CheckpointError, ResourceError
 from llmtune.failures import REMEDIES, is_the_systems, os_error_in
 from llmtune.files import side_by_side, sync, write_json
 from llmtune.training import manifest
+from llmtune.tuning import pissa
 
 OPTIMIZER, LEARNED, NEWEST = "optimizer.safetensors", "learned.safetensors", "newest.safetensors"
 THRESHOLDS = "thresholds.json"  # beside the weights of the best step, if the decision was moved after training
@@ -234,23 +236,30 @@ def load_learned(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     Raises:
         CheckpointError: names or shapes differ.
     """
-    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    learned = tuning.learned_tensors(model)
+    _require_fit(tensors, learned)
+    pissa.set_starts(model, tensors)
     copy(tensors, learned)
 
 
-def copy(tensors: dict[str, Tensor], parameters: dict[str, nn.Parameter]) -> None:
-    """Copy tensors into the parameters of the same names.
+def copy(tensors: dict[str, Tensor], into: dict[str, Tensor]) -> None:
+    """Copy tensors into the weights of the same names.
 
     Raises:
         CheckpointError: names or shapes differ.
     """
-    if parameters.keys() != tensors.keys():
-        odd = sorted(parameters.keys() ^ tensors.keys())
+    _require_fit(tensors, into)
+    for name, own in into.items():
+        own.data.copy_(tensors[name])
+
+
+def _require_fit(tensors: dict[str, Tensor], into: dict[str, Tensor]) -> None:
+    if into.keys() != tensors.keys():
+        odd = sorted(into.keys() ^ tensors.keys())
         raise CheckpointError(f"the learned weights do not fit the model: {', '.join(odd[:5])}")
-    for name, parameter in parameters.items():
-        if parameter.shape != tensors[name].shape:
-            raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, but the model has {tuple(parameter.shape)}")
-        parameter.data.copy_(tensors[name])
+    for name, own in into.items():
+        if own.shape != tensors[name].shape:
+            raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, but the model has {tuple(own.shape)}")
 
 
 @contextlib.contextmanager

@@ -131,8 +131,7 @@ def _timed(trainer: Trainer, steps: list[PlannedStep]) -> list[tuple[int, float,
     """Positions, seconds and tokens of each step, those to warm up with left out."""
     cut = {"seed": trainer.seed, "num_micro_batches": trainer.training.gradient_accumulation_steps, "ranks": trainer.ranks}
     loader = (window_of(step, trainer.split, trainer.task, **cut) for step in steps)
-    called = trainer.ranks.prepare(trainer.compiled if trainer.compiled is not None else trainer.model)
-    results = list(trainer.steps_over(loader, called, lambda: False))
+    results = list(trainer.steps_over(loader, trainer.called(), lambda: False))
     return [(r.num_positions, r.seconds, r.num_tokens) for r in results[WARM_UP:]]
 
 

@@ -75,7 +75,7 @@ def train_steps(
         DivergedError: a loss or gradient is not finite; the weights are those of the step before.
         OutOfMemory: a micro-batch does not fit; the weights are those of the step before.
     """
-    weights = [p for p in model.parameters() if p.requires_grad]
+    weights = list(model.parameters())  # those without a gradient count for nothing; which ones have one may change
     base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]  # may begin a second time
     clock = time.perf_counter()
     for window in windows:

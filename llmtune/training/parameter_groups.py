@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from llmtune.config.sections.model import TuningConfig
+from llmtune.config.sections.tuning import TuningConfig
 from llmtune.tuning import places
 
 NEVER_DECAYED = "ia3_l"  # factors that change nothing at one, not at zero

@@ -27,6 +27,7 @@ from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.loop import StepResult, train_steps
 from llmtune.training.memory import OutOfMemory
+from llmtune.training.openings import Openings
 from llmtune.training.pace import Pace
 from llmtune.training.parameter_groups import ParameterGroup
 from llmtune.training.plan import TrainPlan, Window, windows
@@ -59,6 +60,7 @@ class Trainer:
         make_state: the checkpoint's content but for optimizer, trainer and fingerprint.
         fingerprint: must be equal for a resume.
         num_workers: processes that collate.
+        openings: which weights learn when; None: all of them always.
         compiled: the model as the loop calls it, or None to call it as it is.
         whole: within it, weights that training holds in fewer bits are what they were.
     """
@@ -84,6 +86,7 @@ class Trainer:
     ranks: Ranks
     seed: int
     num_workers: int
+    openings: Openings | None = None
     compiled: nn.Module | None = None
     whole: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     _drifted: dict[str, list[Any]] = field(default_factory=dict)
@@ -170,7 +173,7 @@ class Trainer:
 
     def _steps(self, start: int, stop: StopRequest) -> Iterator[StepResult]:
         """The steps from `start` on; where memory runs out, in smaller micro-batches from there."""
-        called = self.ranks.prepare(self.compiled if self.compiled is not None else self.model)
+        called = self.called()
         while True:
             try:
                 for result in self._steps_as_cut(called, start, stop):
@@ -219,12 +222,16 @@ class Trainer:
                 write_json(self.run / "diverged.json", {"message": e.message, "rows": e.rows})
             raise
 
+    def called(self) -> nn.Module:
+        """The model as the loop calls it."""
+        return self.ranks.prepare(self.compiled or self.model, opens_later=self.openings is not None)
+
     def steps_over(self, loader: Iterable[Window], called: nn.Module, is_stopping: Callable[[], bool]) -> Iterator[StepResult]:
         """One optimizer step for each window; nothing is logged, saved or evaluated."""
         return train_steps(
             called,
             self.loss_of,
-            loader,
+            loader if self.openings is None else self.openings.before(loader, self.plan),
             self.optimizer,
             lr_factor=schedules.build(self.schedule, total_steps=self.plan.total_steps),
             compute=self.compute,
@@ -271,7 +278,9 @@ class Trainer:
             return True
         if patience is None:
             return False
-        since = self.log.evaluations_since_best(self.best_metric, higher_is_better=self.higher_is_better)
+        opened = 0 if self.openings is None else self.openings.complete_after(step, self.plan)
+        how = {"higher_is_better": self.higher_is_better, "after": step if opened is None else opened}
+        since = self.log.evaluations_since_best(self.best_metric, **how)
         return since >= patience
 
     def _evaluate(self, step: int, stop: StopRequest) -> None:

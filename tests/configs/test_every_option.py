@@ -18,8 +18,11 @@ NEEDS = {
     ("data", "hub"): ["data.name=imdb"],
     ("model", "run"): ["model.path=runs/x"],
     ("model", "mlp"): ["data.feature_columns=[x]"],
-    ("tuning", "head"): ["model=bert", "model.pretrained=a/b"],
-    ("tuning", "lora"): ["model=bert", "model.pretrained=a/b"],
+    **{
+        ("tuning", name): ["model=bert", "model.pretrained=a/b"]
+        for name in ("head", "gradual", "lora", "rslora", "dora", "pissa", "ia3", "prefix", "prompt")
+    },
+    ("tuning", "pattern"): ["model=bert", "model.pretrained=a/b", "tuning.freeze=['*embeddings*']"],
     ("split", "grouped"): ["split.group_column=author"],
     ("split", "time"): ["split.time_column=day"],
     ("tokenizer", "pretrained"): ["model=bert", "model.pretrained=a/b"],

@@ -105,4 +105,10 @@ class OnnxExport(Section):
     """Version of the ONNX operator set."""
 
 
-ExportConfig = Annotated[HuggingFaceExport | OnnxExport, Field(discriminator="type")]
+class AdapterExport(Section):
+    """What an adapter has learned, alone: a directory of peft's, for the weights that it was trained on."""
+
+    type: Literal["adapter"]
+
+
+ExportConfig = Annotated[HuggingFaceExport | AdapterExport | OnnxExport, Field(discriminator="type")]

@@ -3,8 +3,8 @@
 import pytest
 
 from llmtune import tuning
-from llmtune.config.sections.model import FullTuning, LoraTuning
 from llmtune.config.sections.optimizer import AdamW
+from llmtune.config.sections.tuning import FullTuning, LoraTuning
 from llmtune.models import registry
 from llmtune.training import optimizers, parameter_groups
 from llmtune.tuning import places
