@@ -24,9 +24,10 @@ from llmtune.data.augment import registry as augmenters
 from llmtune.data.batches import evaluation_batches
 from llmtune.data.clean import registry as cleaners
 from llmtune.data.prepared import Prepared
-from llmtune.errors import ModelError
+from llmtune.errors import ConfigError, ModelError
 from llmtune.evaluation.evaluate import evaluate
 from llmtune.evaluation.evaluate import score as score_batches
+from llmtune.models import layer_drop
 from llmtune.models.heads import new_weights
 from llmtune.randomness import draw_key
 from llmtune.tasks import balancing
@@ -96,7 +97,7 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
             how = {"compute": scoring, "seed": config.seed}
 
             def score(batch: Any) -> None:
-                with trainer.whole():
+                with trainer.judged():
                     next(score_batches(model, trainer.task, split, [batch], **how))
 
         found = forecast(trainer, scratch, score=score, batches=batches)
@@ -176,6 +177,11 @@ def _trainer(
     if config.task.type in CLASSIFIERS:
         sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
     loss_of = stage_objectives.loss_of(config, task, model)  # around the criterion that is balanced
+    if config.training.layer_drop:
+        if ranks.size > 1:
+            problem = "what a step leaves out has no gradients, for which several processes would wait: set it to 0"
+            raise ConfigError([f"training.layer_drop: {problem}"])
+        layer_drop.install(model, probability=config.training.layer_drop)
     evaluate_now = _validation(config, ready, model, task, ranks)
     whole = contextlib.nullcontext
     if frozen is not None and compute.device.type == "cpu" and not config.hardware.compile:
@@ -199,6 +205,7 @@ def _trainer(
         training=config.training,
         optimizer_config=config.optimizer,
         schedule=config.schedule,
+        averaging=config.averaging,
         compute=compute,
         ranks=ranks,
         seed=config.seed,
@@ -249,7 +256,7 @@ def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, frozen:
     else:
         facts["base_digest"] = frozen
         save_model, learned = None, tuning.learned_tensors(model)
-    return partial(State, save_model, learned, facts, tokenizer_dir_of(ready))
+    return partial(State, save_model, learned, description=facts, tokenizer_dir=tokenizer_dir_of(ready))
 
 
 def _save_pretrained(model: Any, directory: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from llmtune import console
-from llmtune.config.sections.training import OptimizerConfig
+from llmtune.config.sections.optimizer import OptimizerConfig
 from llmtune.config.sections.tuning import TuningConfig
 from llmtune.training import parameter_groups
 from llmtune.tuning import places

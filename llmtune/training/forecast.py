@@ -64,6 +64,7 @@ def forecast(
     peak = Peak(trainer.compute.device)
     peak.reset()
     base_bytes = peak.read()
+    trainer.averages.reserve()
     planned = _looked_at(trainer)
     sizes_S = np.array([_positions(trainer, step) for step in planned])
     fits, seconds, rate = True, 0.0, 0.0
@@ -168,7 +169,8 @@ def _saves(trainer: Trainer, peak: Peak, scratch: Path) -> tuple[int, float, int
     took = []
     for number in (1, 2, 3):
         started = time.perf_counter()
-        path = checkpoint.save(scratch, trainer.state(number), step=number)
+        with trainer.state(number) as state:
+            path = checkpoint.save(scratch, state, step=number)
         checkpoint.verify(path, reads=False)
         took.append(time.perf_counter() - started)
     size = sum(file.stat().st_size for file in path.iterdir())

@@ -61,11 +61,13 @@ def train_steps(
     seed: int,
     max_grad_norm: float | None,
     scaler: torch.amp.GradScaler,
+    after_update: Callable[[int], None],
     is_stopping: Callable[[], bool],
 ) -> Iterator[StepResult]:
     """Run one optimizer step for each window of micro-batches.
 
     Dropout is keyed by (seed, step, micro-batch, rank), so that a resumed run needs its step counter alone.
+    `after_update` is told each step (from 0) whose update is done, as part of its time.
     `is_stopping` is asked between micro-batches; a window that it interrupts is dropped. Several ranks are not asked, since
     they have to stop together: the consumer sees to that between two steps.
 
@@ -101,6 +103,7 @@ def train_steps(
             group["lr"] = lr * factor
         scaler.step(optimizer)
         scaler.update()
+        after_update(step)
         optimizer.zero_grad(set_to_none=True)
         now = time.perf_counter()
         examples, tokens, positions = ranks.sums(_sizes(window.batches))

@@ -27,6 +27,11 @@ class ParameterGroup:
     lr_scale: float
     weight_decay: float
 
+    @property
+    def is_layer(self) -> bool:
+        """Whether its place is between word vectors and head."""
+        return self.name.startswith("layer ")
+
 
 def build(model: nn.Module, tuning: TuningConfig, *, weight_decay: float) -> list[ParameterGroup]:
     """The groups of all weights that learn, from the word vectors to the head; of each place, first those that decay.

@@ -29,8 +29,6 @@ from llmtune.training import checkpoint, manifest, run_dir
 from llmtune.tuning import pissa, saved
 from llmtune.tuning.adapters import has_virtual_tokens
 
-LEARNED = "learned.safetensors"
-
 
 @dataclass(frozen=True)
 class Restored:
@@ -99,7 +97,7 @@ def restore(path: str | Path, *, which: str = "best", task: str | None = None) -
     facts = _facts(directory)
     if adapters.is_adapter(directory):
         return Restored(tuning.merged(_with_saved_adapter(directory, facts)), directory, facts)
-    if (directory / LEARNED).is_file():
+    if (directory / checkpoint.LEARNED).is_file():
         return Restored(tuning.merged(_opened(directory, facts)), directory, facts)
     return Restored(models.load(directory, task=task), directory, facts)
 
@@ -111,7 +109,7 @@ def restore_opened(directory: Path) -> tuple[nn.Module, Path]:
         CheckpointError: it holds no adapter, or one on weights that do not lie anywhere.
     """
     facts = _facts(directory)
-    if facts.get("tuning", {}).get("type") not in ADAPTERS or not (directory / LEARNED).is_file():
+    if facts.get("tuning", {}).get("type") not in ADAPTERS or not (directory / checkpoint.LEARNED).is_file():
         raise CheckpointError("the model was trained without an adapter", where=str(directory), remedy="use export=huggingface")
     return _opened(directory, facts), _base_directory(facts)
 
@@ -121,7 +119,7 @@ def _base_directory(facts: dict[str, Any]) -> Path:
     if config.type != "run":
         return locate(config.pretrained, config.revision)
     directory = run_dir.locate_checkpoint(paths.resolve(config.path))
-    if not adapters.is_adapter(directory) and not (directory / LEARNED).is_file():
+    if not adapters.is_adapter(directory) and not (directory / checkpoint.LEARNED).is_file():
         return directory
     if start(config, spec, opened).load is None:
         raise CheckpointError(
@@ -197,7 +195,7 @@ def start(model: ModelConfig, spec: ModelSpec, opened: TuningConfig) -> Start:
     if adapters.is_adapter(directory):
         return _on_saved_adapter(directory, model.base, spec, opened)
     facts = _facts(directory)
-    if (directory / LEARNED).is_file() and _goes_on(facts["tuning"], opened):
+    if (directory / checkpoint.LEARNED).is_file() and _goes_on(facts["tuning"], opened):
         return _on_own_adapter(directory, facts, spec)
     restored = restore(model.path, task=spec.task).model
     _require_plain(restored, directory)
@@ -276,7 +274,7 @@ def _opened(directory: Path, facts: dict[str, Any]) -> nn.Module:
             where=str(directory),
             remedy=f"bring back the original of {getattr(config, 'path', None) or getattr(config, 'pretrained', None)}",
         )
-    checkpoint.load_learned(model, checkpoint.read_tensors(directory / LEARNED))
+    checkpoint.load_learned(model, checkpoint.read_tensors(directory / checkpoint.LEARNED))
     return model
 
 

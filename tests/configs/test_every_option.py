@@ -29,6 +29,7 @@ NEEDS = {
     ("balance", "class_weights"): ["balance.class_weights.by_label={rare: 5}"],
     ("task", "causal_lm"): ["model=gpt"],
     ("task", "masked_lm"): ["model=bert"],
+    ("optimizer", "schedule_free"): ["schedule=constant"],
     ("augment", "contextual"): ["augment.contextual.model=a/b"],
 }
 
@@ -78,6 +79,7 @@ def test_verb_decodes_and_saves(verb: str):
         "evaluate": ["run=runs/x"],
         "predict": ["run=runs/x"],
         "export": ["run=runs/x"],
+        "average": ["runs=[runs/x,runs/y]"],
     }.get(verb, ["data.train_file=x.csv"])
     args += ["model=run", "model.path=runs/x"] if verb == "finetune" else []
     composed = compose.compose(verb, args)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from llmtune.config.sections.training import AdamW
+from llmtune.config.sections.optimizer import AdamW
 from llmtune.config.sections.tuning import FullTuning
 from llmtune.data import prepared
 from llmtune.training import live_rows, optimizers, parameter_groups

@@ -3,7 +3,7 @@
 import pytest
 
 from llmtune import tuning
-from llmtune.config.sections.training import AdamW
+from llmtune.config.sections.optimizer import AdamW
 from llmtune.config.sections.tuning import FullTuning, LoraTuning
 from llmtune.models import registry
 from llmtune.training import optimizers, parameter_groups
