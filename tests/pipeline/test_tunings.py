@@ -237,10 +237,6 @@ MISTAKES = {
         "'*layer.1*'",
     ),
     "a pattern that was misspelt": (["tuning=pattern", "tuning.freeze=[bert.embedings.*]"], "nearest are bert.embeddings."),
-    "patterns that change nothing": (["tuning=pattern"], "tuning.freeze: is empty"),
-    "no openings": (["tuning=gradual", "tuning.open_every=null"], "tuning.open_at: is null"),
-    "two kinds of openings": (["tuning=gradual", "tuning.open_at=[0.5]"], "tuning.open_at: is set"),
-    "openings out of order": (["tuning=gradual", "tuning.open_every=null", "tuning.open_at=[0.5,0.2]"], "in rising order"),
     "a prefix that does not fit": (["tuning=prefix", "tuning.num_virtual_tokens=30"], "tokenizer.max_length=2"),
     "a layer that is not there": (["tuning=ia3", "tuning.target_modules=[q_proj]"], "no linear layer 'q_proj'"),
 }
@@ -252,9 +248,3 @@ def test_mistakes(trained: Folder, name: str):
     refused = trained("train", *ARGS, *BASE, *args, "run_name=mistaken")
     assert refused.code == 2 and all(word in refused.err for word in words), refused.err
     assert not (trained / "runs" / "mistaken").exists()
-
-
-@pytest.mark.parametrize("tuning", ["lora", "dora", "ia3", "prefix"])
-def test_no_adapter_for_an_lstm(trained: Folder, tuning: str):
-    refused = trained("train", *ARGS, "model=lstm", f"tuning={tuning}")
-    assert refused.code == 2 and f"tuning: {tuning} needs a transformers model, and model=lstm is none" in refused.err
