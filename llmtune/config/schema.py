@@ -5,25 +5,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import objective_rules
+from llmtune.config import learning_rules, objective_rules, tuning_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
+from llmtune.config.sections.average import AverageConfig
+from llmtune.config.sections.averaging import AveragingConfig
 from llmtune.config.sections.balance import CLASSIFIERS, EXCLUSIVE, BalanceConfig, Sampling
-from llmtune.config.sections.base import Count, Name, Section
+from llmtune.config.sections.base import Count, Name, RunName, Section
 from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
-from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
+from llmtune.config.sections.model import ModelConfig, TaskConfig
 from llmtune.config.sections.objective import ObjectiveConfig
+from llmtune.config.sections.optimizer import OptimizerConfig
+from llmtune.config.sections.schedule import ScheduleConfig
 from llmtune.config.sections.split import SplitConfig
 from llmtune.config.sections.tokenizer import TokenizerConfig
 from llmtune.config.sections.training import (
     EvaluationConfig,
     ExportConfig,
     HardwareConfig,
-    OptimizerConfig,
-    ScheduleConfig,
     TrainingConfig,
 )
+from llmtune.config.sections.tuning import TuningConfig
 
 FORMAT = 1  # of a saved config; raised when an older one needs translation
 
@@ -49,6 +52,7 @@ class StageConfig(Section):
     tuning: TuningConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
+    averaging: AveragingConfig
     training: TrainingConfig
     hardware: HardwareConfig
     evaluation: EvaluationConfig
@@ -66,7 +70,7 @@ class TrainConfig(StageConfig):
 
     format: Literal[1]
     """Version of the config format."""
-    run_name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")] | None
+    run_name: RunName | None
     """Folder of the runs below output_dir; null: the recipe's name, or the task's."""
     output_dir: Name
     """Folder that holds all runs."""
@@ -171,6 +175,7 @@ VERB_CONFIGS: dict[str, type[Section]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "export": ExportVerbConfig,
+    "average": AverageConfig,
 }
 
 
@@ -181,7 +186,7 @@ def contradictions(config: StageConfig) -> list[str]:
 
 def _rules(config: StageConfig):
     yield from _balance_rules(config)
-    data, model, task, training, schedule = config.data, config.model, config.task, config.training, config.schedule
+    data, model, task, training = config.data, config.model, config.task, config.training
     is_pretrained = model.type == "run" or bool(getattr(model, "pretrained", None))
     is_language_model = task.type in ("causal_lm", "masked_lm")
     known_metrics = METRICS[task.type]
@@ -190,11 +195,7 @@ def _rules(config: StageConfig):
         training.epochs is None and training.max_steps is None,
         "training.epochs: is null, and so is training.max_steps: set one of them",
     )
-    yield (
-        training.max_steps is not None and (schedule.warmup_steps or 0) > training.max_steps,
-        f"schedule.warmup_steps: the warm-up ({schedule.warmup_steps} steps) is longer than the run "
-        f"(training.max_steps={training.max_steps})",
-    )
+    yield from learning_rules.rules(config)
     yield (
         training.best_metric is not None and training.best_metric not in known_metrics,
         f"training.best_metric: '{training.best_metric}' is never computed for task={task.type}; "
@@ -208,18 +209,10 @@ def _rules(config: StageConfig):
     yield from _split_rules(config)
     yield from _clean_rules(config)
     yield (
-        config.tuning.type == "lora" and model.type in ("lstm", "mlp"),
-        f"tuning: lora needs a transformers model, and model={model.type} is none: use tuning=full",
-    )
-    yield (
         training.activation_checkpointing and model.type in ("lstm", "mlp"),
         f"training.activation_checkpointing: needs a transformers model, and model={model.type} is none",
     )
-    yield (
-        config.tuning.type != "full" and not is_pretrained,
-        f"tuning: {config.tuning.type} keeps most weights as they are, and model={model.type} starts with random ones: "
-        "set model.pretrained, or use tuning=full",
-    )
+    yield from tuning_rules.rules(config, is_pretrained=is_pretrained)
     yield (
         config.tokenizer.type == "pretrained" and not is_pretrained,
         f"tokenizer: pretrained needs a model that has one, and model={model.type} starts from scratch: use tokenizer=auto",

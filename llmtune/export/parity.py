@@ -13,6 +13,7 @@ from llmtune.errors import ModelError
 from llmtune.export import Bundle, onnx
 from llmtune.models import registry
 from llmtune.tasks.base import Batch
+from llmtune.training.restore import restore
 
 TOLERANCE = 1e-4
 
@@ -28,7 +29,7 @@ def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterab
     Raises:
         ModelError: logits differ by more than the tolerance, or an argmax differs.
     """
-    exported = {"huggingface": _loaded_again, "onnx": _onnx}[export.type](directory)
+    exported = {"huggingface": _loaded_again, "adapter": _adapted, "onnx": _onnx}[export.type](directory)
     task = bundle.description["task"]
     bias = np.array(task.get("label_bias", 0.0), dtype=np.float32)
     is_regression = task["type"] == "regression"
@@ -69,6 +70,11 @@ def _crossed(ours: np.ndarray, theirs: np.ndarray, border: float) -> int:
 
 def _loaded_again(directory: Path) -> Logits:
     model = registry.load(directory)
+    return lambda inputs: model(**inputs).logits.numpy()
+
+
+def _adapted(directory: Path) -> Logits:
+    model = restore(directory).model.eval()
     return lambda inputs: model(**inputs).logits.numpy()
 
 

@@ -3,12 +3,15 @@
 import importlib.util
 from pathlib import Path
 
+from torch import nn
+
 from llmtune.config.sections.training import ExportConfig
-from llmtune.errors import ResourceError
-from llmtune.export import Bundle, huggingface, onnx
+from llmtune.errors import ModelError, ResourceError
+from llmtune.export import Bundle, adapter, huggingface, onnx
+from llmtune.tuning.adapters import has_virtual_tokens
 
 # The packages that a form needs; all are in the extra of its name.
-NEEDS = {"huggingface": (), "onnx": ("onnx", "onnxruntime")}
+NEEDS = {"huggingface": (), "adapter": ("peft",), "onnx": ("onnx", "onnxruntime")}
 
 
 def require(exports: dict[str, ExportConfig]) -> None:
@@ -26,6 +29,16 @@ def require(exports: dict[str, ExportConfig]) -> None:
                 )
 
 
+def refuse_unmergeable(exports: dict[str, ExportConfig], model: nn.Module) -> None:
+    """Raises ModelError if one of these forms cannot hold the virtual tokens of a model."""
+    for name, export in exports.items():
+        if has_virtual_tokens(model) and export.type != "adapter":
+            raise ModelError(
+                f"export.{name}: virtual tokens cannot be merged into the weights that {export.type} holds",
+                remedy="use export=adapter",
+            )
+
+
 def write(export: ExportConfig, bundle: Bundle, directory: Path) -> None:
     """Write one form of a model into a new directory.
 
@@ -37,5 +50,7 @@ def write(export: ExportConfig, bundle: Bundle, directory: Path) -> None:
     match export.type:
         case "huggingface":
             huggingface.write(bundle, directory)
+        case "adapter":
+            adapter.write(bundle, directory)
         case "onnx":
             onnx.write(bundle, directory, opset=export.opset)

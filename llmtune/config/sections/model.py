@@ -1,10 +1,10 @@
-"""What is to be learned, by which model, and which of its weights learn."""
+"""What is to be learned, and by which model."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmtune.config.sections.base import Count, Fraction, Name, Positive, Section
+from llmtune.config.sections.base import Count, Fraction, Name, Section
 
 
 class ClassificationTask(Section):
@@ -133,36 +133,9 @@ class RunModel(Section):
 
     type: Literal["run"]
     path: Name
-    """A run directory, one of its checkpoints, or a model directory."""
+    """A run directory, one of its checkpoints, a model directory, or an adapter directory of peft's."""
+    base: Name | None
+    """Weights that an adapter of peft's belongs to, as model.pretrained; null: those that its adapter_config.json names."""
 
 
 ModelConfig = Annotated[LstmModel | MlpModel | BertModel | GptModel | RunModel, Field(discriminator="type")]
-
-
-class FullTuning(Section):
-    """Every weight learns."""
-
-    type: Literal["full"]
-
-
-class HeadTuning(Section):
-    """Only the task's head learns."""
-
-    type: Literal["head"]
-
-
-class LoraTuning(Section):
-    """Low-rank updates of the linear layers, and the head. Hu et al. 2022."""
-
-    type: Literal["lora"]
-    rank: Count
-    """Rank of the updates."""
-    alpha: Positive
-    """Updates are scaled by alpha / rank."""
-    dropout: Fraction
-    """Dropout before the updates."""
-    target_modules: tuple[Name, ...] | None
-    """Names of the layers to update; null: every linear layer but the head."""
-
-
-TuningConfig = Annotated[FullTuning | HeadTuning | LoraTuning, Field(discriminator="type")]
