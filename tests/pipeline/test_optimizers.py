@@ -131,6 +131,15 @@ def test_plan_counts_what_they_keep(reviews: Folder, args: list[str]):
     assert told["other"] < told["plain"] if args == ["optimizer=muon"] else told["other"] > told["plain"]
 
 
+@pytest.mark.parametrize("verb", ["train", "plan"])
+def test_a_missing_package_is_told_before_anything_is_made(reviews: Folder, monkeypatch: pytest.MonkeyPatch, verb: str):
+    from llmtune.training import optimizers
+
+    monkeypatch.setattr(optimizers, "find_spec", lambda name: None)
+    refused = reviews(verb, *SMALL["lstm"], *COMMON, "optimizer=schedule_free", "schedule=constant")
+    assert refused.code == 5 and "llmtune[optimizers]" in refused.err and not list(reviews.path.glob("runs/*"))
+
+
 def test_several_processes_and_layer_drop_do_not_go_together(reviews: Folder, monkeypatch: pytest.MonkeyPatch):
     from llmtune.training import distributed
 

@@ -289,7 +289,7 @@ def test_debug_shows_the_traceback(cli):
         ("train opti", ["optimizer=", "optimizer."]),
         ("train +opti", ["+optimizer=", "+optimizer."]),
         ("train ~augm", ["~augment", "~augment."]),
-        ("train optimizer=", ["optimizer=adam", "optimizer=adamw", "optimizer=sgd"]),
+        ("train objective=l", ["objective=l1", "objective=l2", "objective=label_smoothing"]),
         ("train optimizer.b", ["optimizer.beta1=", "optimizer.beta2="]),
         ("train augment=[drop,sw", ["augment=[drop,swap"]),
         ("train optimizer=sgd,adamw", ["optimizer=sgd,adamw"]),
