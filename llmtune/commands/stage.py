@@ -34,7 +34,7 @@ from llmtune.tasks import balancing
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
-from llmtune.training import low_rank, openings, parameter_groups, precision, run_dir
+from llmtune.training import low_rank, openings, optimizers, parameter_groups, precision, run_dir
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
