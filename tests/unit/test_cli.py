@@ -290,7 +290,7 @@ def test_debug_shows_the_traceback(cli):
         ("train +opti", ["+optimizer=", "+optimizer."]),
         ("train ~augm", ["~augment", "~augment."]),
         ("train objective=l", ["objective=l1", "objective=l2", "objective=label_smoothing"]),
-        ("train optimizer.b", ["optimizer.beta1=", "optimizer.beta2="]),
+        ("train optimizer.bet", ["optimizer.beta1=", "optimizer.beta2=", "optimizer.beta2_decay="]),
         ("train augment=[drop,sw", ["augment=[drop,swap"]),
         ("train optimizer=sgd,adamw", ["optimizer=sgd,adamw"]),
         ("train model.pooling=l", ["model.pooling=last"]),
