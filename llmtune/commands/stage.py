@@ -132,6 +132,8 @@ def _model(config: StageConfig, ready: Prepared, compute: Compute) -> nn.Module:
     torch.manual_seed(draw_key(config.seed, "init"))
     begun = start(config.model, spec, config.tuning)
     base = begun.base
+    if begun.told:
+        console.notice(begun.told)
     if new := new_weights(base):
         modules = dict.fromkeys(name.rpartition(".")[0] or name for name, _ in base.named_parameters() if name in new)
         console.notice(f"new weights, still to be learned: {', '.join(modules)}")

@@ -44,6 +44,11 @@ def rules(config: "StageConfig", *, is_pretrained: bool) -> Iterator[tuple[bool,
             f"tuning: prompt hides from model=gpt where a text ends, which task={task.type} has to know: use tuning=prefix",
         )
         yield (
+            getattr(task, "isolate_documents", False),
+            f"task.isolate_documents: counts positions by the row, which tuning={tuning.type} would move: set it to false, "
+            "or use tuning=lora",
+        )
+        yield (
             training.activation_checkpointing,
             f"training.activation_checkpointing: does not go with tuning={tuning.type}, whose keys and values it would drop: "
             "leave it out, or use tuning=lora",

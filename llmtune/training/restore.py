@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from torch import nn
 from transformers import PreTrainedModel
 
-from llmtune import console, paths, tuning
+from llmtune import paths, tuning
 from llmtune.config.sections.model import ModelConfig
 from llmtune.config.sections.tuning import ADAPTERS, TuningConfig
 from llmtune.data.clean import registry as cleaners
@@ -115,22 +115,19 @@ def restore_opened(directory: Path) -> tuple[nn.Module, Path]:
 
 
 def _base_directory(facts: dict[str, Any]) -> Path:
-    config, _, opened = _facts_of_base(facts)
+    config, spec, opened = _facts_of_base(facts)
     if config.type != "run":
         return locate(config.pretrained, config.revision)
     directory = run_dir.locate_checkpoint(paths.resolve(config.path))
-    if adapters.is_adapter(directory):
-        return adapters.base_of(directory, config.base)
-    if not (directory / checkpoint.LEARNED).is_file():
+    if not adapters.is_adapter(directory) and not (directory / checkpoint.LEARNED).is_file():
         return directory
-    below = _facts(directory)
-    if not _goes_on(below["tuning"], opened):
+    if start(config, spec, opened).load is None:
         raise CheckpointError(
             "the adapter was trained on the merged result of a run, which does not lie anywhere by itself",
             where=str(directory),
             remedy="export=huggingface writes the whole model",
         )
-    return _base_directory(below)
+    return adapters.base_of(directory, config.base) if adapters.is_adapter(directory) else _base_directory(_facts(directory))
 
 
 def _with_saved_adapter(directory: Path, facts: dict[str, Any]) -> nn.Module:
@@ -168,10 +165,12 @@ class Start:
     Attributes:
         base: the model with the task's head, not opened for training yet.
         load: puts the adapter that is to learn on into the opened model; None where there is none.
+        told: what a user may want to know of it; empty for nothing.
     """
 
     base: PreTrainedModel
     load: Callable[[nn.Module], None] | None = None
+    told: str = ""
 
     def open(self, opened: TuningConfig, *, max_length: int) -> nn.Module:
         """The model opened for training; see `tuning.apply`."""
@@ -211,6 +210,8 @@ def _goes_on(theirs: dict[str, Any], opened: TuningConfig) -> bool:
 
 def _on_own_adapter(directory: Path, facts: dict[str, Any], spec: ModelSpec) -> Start:
     """The model below a checkpoint's adapter, with the head that was learned beside it, and the adapter."""
+    if (directory / manifest.NAME).is_file():
+        checkpoint.verify(directory)
     learned = tuning.learned_tensors(_opened(directory, facts))  # whose base is checked there
     adapter, head = saved.split({name: tensor.detach() for name, tensor in learned.items()})
     config, known, opened = _facts_of_base(facts)
@@ -223,25 +224,25 @@ def _on_own_adapter(directory: Path, facts: dict[str, Any], spec: ModelSpec) -> 
             if name in adapter:
                 own.data.copy_(adapter[name])
 
-    console.notice(f"the adapter of {directory} learns on")
-    return Start(models.adapt(base, spec), load)
+    return Start(models.adapt(base, spec), load, f"the adapter of {directory} learns on")
 
 
 def _on_saved_adapter(directory: Path, base: str | None, spec: ModelSpec, opened: TuningConfig) -> Start:
-    config, where = adapters.read_config(directory), str(directory)
-    below = models.adapt(models.load(adapters.base_of(directory, base), task=spec.task), spec)
+    config, where, facts = adapters.read_config(directory), str(directory), _facts(directory)
+    known = tasks.model_spec(facts["task"], facts["tokenizer"]) if facts else spec
+    below = models.adapt(models.load(adapters.base_of(directory, base), task=known.task), known)
     adapter, head = saved.split(checkpoint.read_tensors(directory / adapters.WEIGHTS))
-    if head and not saved.take_head(below, head):
-        console.notice(f"the head of {directory} has another shape than the task asks for, and is left out")
+    fits = not head or saved.take_head(below, head)
+    below = models.adapt(below, spec)  # whose head stays if its labels are those of the task
+    left_out = "" if fits else "; its head has another shape than the task asks for, and is left out"
     if saved.goes_on(below, config, adapter, opened):
-        console.notice(f"the adapter of {directory} learns on")
-        return Start(below, partial(saved.load, tensors=adapter, where=where))
+        load = partial(saved.load, tensors=adapter, where=where)
+        return Start(below, load, f"the adapter of {directory} learns on{left_out}")
     plain = saved.attach(below, config, adapter, where=where)
     _require_plain(plain, directory)
-    console.notice(f"the adapter of {directory} is merged into its model")
     merged, new = tuning.merged(plain), new_weights(below)
     merged._new_weights = new
-    return Start(merged)
+    return Start(merged, told=f"the adapter of {directory} is merged into its model{left_out}")
 
 
 def _require_plain(model: nn.Module, directory: Path) -> None:

@@ -102,6 +102,7 @@ def _with_virtual_tokens(model: PreTrainedModel, tuning: Virtual, max_length: in
         if task == "SEQ_CLS" and _ends_by_padding(model):
             message = f"tuning=prompt would hide from {type(model).__name__} where a text ends"
             raise ModelError(message, remedy="use tuning=prefix")
+        shape["token_dim"] = model.get_input_embeddings().embedding_dim  # ELECTRA's is another one than that of its layers
         config = PromptTuningConfig(
             task_type=task, num_virtual_tokens=tuning.num_virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB", **shape
         )

@@ -72,7 +72,12 @@ def attach(model: PreTrainedModel, config: dict[str, Any], tensors: dict[str, Te
     import peft
 
     kind = config["peft_type"]
-    make = getattr(peft, {"LORA": "LoraConfig", "IA3": "IA3Config"}.get(kind, f"{kind.title().replace('_', '')}Config"))
+    make = {
+        "LORA": peft.LoraConfig,
+        "IA3": peft.IA3Config,
+        "PREFIX_TUNING": peft.PrefixTuningConfig,
+        "PROMPT_TUNING": peft.PromptTuningConfig,
+    }[kind]
     usual = make().to_dict()
     odd = [k for k, v in config.items() if k not in COMMON | KNOWN[kind] and v not in (usual.get(k), None, False, [], {})]
     if odd:
@@ -119,7 +124,8 @@ def goes_on(model: PreTrainedModel, config: dict[str, Any], tensors: dict[str, T
     ours = adapters.low_rank_config(model, tuning)
     same = all(config.get(key, False) == getattr(ours, key) for key in ("r", "lora_alpha", "use_dora", "use_rslora"))
     tuned = {plain_name(name).removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
-    return same and not config.get("rank_pattern") and not config.get("alpha_pattern") and tuned == set(ours.target_modules)
+    is_plain = not config.get("rank_pattern") and not config.get("alpha_pattern") and config.get("bias", "none") == "none"
+    return same and is_plain and tuned == set(ours.target_modules)
 
 
 def described(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:

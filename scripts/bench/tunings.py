@@ -20,10 +20,10 @@ from pathlib import Path
 
 import kills
 
-# The learning rates are the best of a few that were tried with seed 0.
 METHODS = {
     "full": ["tuning=full", "optimizer.lr=1e-4"],
-    "layerwise": ["tuning=layerwise", "tuning.lr_decay=0.8", "optimizer.lr=2e-4"],
+    "smoothed": ["tuning=full", "optimizer.lr=1e-4", "objective=label_smoothing"],
+    "layerwise": ["tuning=layerwise", "tuning.lr_decay=0.8", "optimizer.lr=2e-4", "objective=label_smoothing"],
     "gradual": ["tuning=gradual", "tuning.open_every=0.125", "optimizer.lr=1e-4"],
     "head": ["tuning=head", "optimizer.lr=5e-3"],
     "lora": ["tuning=lora", "tuning.rank=16", "tuning.alpha=32.0", "optimizer.lr=1e-3"],
@@ -110,18 +110,18 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    own, _, more = " ".join(sys.argv[1:]).partition(" -- ")
-    arguments = parser.parse_args(own.split())
+    cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments, more = parser.parse_args(sys.argv[1:cut]), sys.argv[cut + 1 :]
     results = [json.loads(line) for line in arguments.results.open()] if arguments.results.exists() else []
     done = {(r["method"], r["seed"], *r["more"]) for r in results}
-    jobs = [(m, s) for s in arguments.seeds for m in arguments.methods if (m, s, *more.split()) not in done]
+    jobs = [(m, s) for s in arguments.seeds for m in arguments.methods if (m, s, *more) not in done]
     kills.load_modules()
     import peft  # noqa: F401
 
     import llmtune.commands.evaluate
     import llmtune.commands.run  # noqa: F401
 
-    how = {"data": arguments.data.resolve(), "weights": arguments.weights.resolve(), "more": more.split()}
+    how = {"data": arguments.data.resolve(), "weights": arguments.weights.resolve(), "more": more}
     with arguments.results.open("a") as file:
         for result in scores(jobs, how):
             results.append(result)

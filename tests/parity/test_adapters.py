@@ -106,7 +106,10 @@ def test_merged_weights_give_what_the_adapter_gives(kind, name, task):
         assert torch.allclose(merged(**batch).logits, logits, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "name", "task"), [*CASES, ("prompt", "bert", "tagging"), ("prefix", "bert", "tagging")])
+@pytest.mark.parametrize(
+    ("kind", "name", "task"),
+    [*CASES, ("prompt", "bert", "tagging"), ("prefix", "bert", "tagging"), ("prompt", "electra", "classification")],
+)
 def test_peft_loads_what_is_written(kind, name, task, tmp_path):
     plain, batch = tiny.model(name, task), tiny.batch()
     model = moved(tuning.apply(copy.deepcopy(plain), OURS[kind], max_length=7)).eval()

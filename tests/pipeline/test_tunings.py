@@ -26,14 +26,13 @@ TUNINGS = {
     "gradual": ["tuning=gradual", "tuning.open_every=null", "tuning.open_at=[0.3,0.5,0.9]"],
     "pattern": ["tuning=pattern", "tuning.learn=['*.layer.1.*','*bias']", "tuning.freeze=['*LayerNorm*']"],
     "lora": ["tuning=lora", "tuning.dropout=0.1"],
-    "rslora": ["tuning=rslora", "tuning.rank=4"],
     "dora": ["tuning=dora", "tuning.rank=2"],
     "pissa": ["tuning=pissa", "tuning.rank=2", "tuning.alpha=4.0"],
     "ia3": ["tuning=ia3"],
     "prefix": ["tuning=prefix", "tuning.num_virtual_tokens=5"],
     "prompt": ["tuning=prompt", "tuning.num_virtual_tokens=5"],
 }
-MERGED = ["lora", "rslora", "dora", "pissa", "ia3"]
+MERGED = ["lora", "dora", "pissa", "ia3"]
 ADAPTERS = [*MERGED, "prefix", "prompt"]
 LINES = "a good film\na dull story of two friends\n"
 
@@ -66,11 +65,8 @@ def weights_of(run: Path) -> Path:
     return next(best / name for name in ("learned.safetensors", "model.safetensors") if (best / name).is_file())
 
 
-@pytest.mark.parametrize("name", TUNINGS)
-@pytest.mark.parametrize("step", [3, 9])
+@pytest.mark.parametrize(("name", "step"), [*((name, 3) for name in TUNINGS if name != "pattern"), ("gradual", 9)])
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(trained: Folder, tmp_path: Path, name: str, step: int):
-    if step == 9 and name not in ("gradual", "pissa"):
-        pytest.skip("what learns does not depend on the step")
     whole, folder = trained.latest(name), trained.copy(tmp_path / "again")
     run = folder.latest(name)
     (run / "result.json").unlink()
@@ -110,7 +106,7 @@ def test_virtual_tokens_are_in_no_other_export(trained: Folder):
     assert refused.code == 4 and "trained without an adapter" in refused.err
 
 
-@pytest.mark.parametrize("name", ["lora", "dora", "pissa", "prefix"])
+@pytest.mark.parametrize("name", ["lora", "pissa", "prefix"])
 def test_an_adapter_learns_on(trained: Folder, name: str):
     """Of the second run, the adapter is still one for the first one's base, and starts where the first one ended."""
     first = trained.latest(name)
@@ -193,7 +189,6 @@ def test_adapters_that_are_unfit(trained: Folder, theirs: Path):
     change(theirs, megatron_config=None, base_model_name_or_path="someone/else")
     refused("belongs to someone/else", "model.base=")
     (theirs / "adapter_model.safetensors").rename(theirs / "adapter_model.bin")
-    refused("model.base=")
     refused("adapter_model.safetensors", args=("model.base=base",))
 
 
@@ -242,10 +237,6 @@ MISTAKES = {
         "'*layer.1*'",
     ),
     "a pattern that was misspelt": (["tuning=pattern", "tuning.freeze=[bert.embedings.*]"], "nearest are bert.embeddings."),
-    "patterns that change nothing": (["tuning=pattern"], "tuning.freeze: is empty"),
-    "no openings": (["tuning=gradual", "tuning.open_every=null"], "tuning.open_at: is null"),
-    "two kinds of openings": (["tuning=gradual", "tuning.open_at=[0.5]"], "tuning.open_at: is set"),
-    "openings out of order": (["tuning=gradual", "tuning.open_every=null", "tuning.open_at=[0.5,0.2]"], "in rising order"),
     "a prefix that does not fit": (["tuning=prefix", "tuning.num_virtual_tokens=30"], "tokenizer.max_length=2"),
     "a layer that is not there": (["tuning=ia3", "tuning.target_modules=[q_proj]"], "no linear layer 'q_proj'"),
 }
@@ -257,9 +248,3 @@ def test_mistakes(trained: Folder, name: str):
     refused = trained("train", *ARGS, *BASE, *args, "run_name=mistaken")
     assert refused.code == 2 and all(word in refused.err for word in words), refused.err
     assert not (trained / "runs" / "mistaken").exists()
-
-
-@pytest.mark.parametrize("tuning", ["lora", "dora", "ia3", "prefix", "prompt", "pissa", "rslora"])
-def test_no_adapter_for_an_lstm(trained: Folder, tuning: str):
-    refused = trained("train", *ARGS, "model=lstm", f"tuning={tuning}")
-    assert refused.code == 2 and f"tuning: {tuning} needs a transformers model, and model=lstm is none" in refused.err
