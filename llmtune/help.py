@@ -58,6 +58,15 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "predict": [
         ("llmtune predict runs/lstm_cls/latest reviews.txt output=scores.jsonl", "each line of a file"),
         ("echo 'a fine film' | llmtune predict runs/lstm_cls/latest", "standard input"),
+        (
+            "llmtune predict runs/gpt_lm/latest starts.txt temperature=.8 top_p=.9 max_new_tokens=100",
+            "a model that writes text",
+        ),
+    ],
+    "chat": [
+        ("llmtune chat runs/instruct/latest", "a run, a checkpoint, an export"),
+        ("llmtune chat models/smollm2 temperature=0", "any causal model of transformers"),
+        ("printf 'hello\\nand you?\\n' | llmtune chat models/smollm2", "one turn a line, for scripts"),
     ],
     "verify": [("llmtune verify runs/lstm_cls/latest", "every checkpoint, export and log of the run")],
     "list": [

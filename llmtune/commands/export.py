@@ -130,8 +130,9 @@ def tell_parity(parity: dict[str, Any], directory: Path) -> None:
 
 
 def _collate(task: Any, split: Any, indices: range, draw: Any) -> Any:
-    stored = split.rows(list(indices))
-    return task.collate([{**row, "id": i} for row, i in zip(stored, indices, strict=True)], draw)
+    """Rows of several texts are read as one: what comes out has to agree, whatever it means, and an export knows no places."""
+    stored = [{**row, "id": i} for row, i in zip(split.rows(list(indices)), indices, strict=True)]
+    return task.collate([{k: v for k, v in row.items() if k != "position_ids"} for row in stored], draw)
 
 
 def _facts(trained: Any, directory: Path, checkpoint: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from llmtune.data.clean.stages import cleaned
 from llmtune.data.prepared import Prepared, Split
 from llmtune.data.spool import Spool
 from llmtune.errors import DataError
-from llmtune.tasks.prepare import encode_rows, load_rows
+from llmtune.tasks.encoding import encode_rows
+from llmtune.tasks.prepare import load_rows
 from llmtune.training.manifest import sha256
 from llmtune.training.restore import Restored
 

@@ -170,8 +170,9 @@ def _trainer(
     ranks: Ranks,
 ) -> Trainer:
     task = task_of(ready)
-    if getattr(task, "isolate_documents", False):
-        require_isolation(model)
+    for key in ("isolate_documents", "packing"):
+        if getattr(task, key, False):
+            require_isolation(model, key=f"task.{key}")
     stage_objectives.install(config, ready, variants, task, model)
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type in LEARN_ALL else frozen_digest(model)

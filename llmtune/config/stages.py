@@ -6,7 +6,13 @@ from typing import Any
 from llmtune.config.schema import StageConfig
 from llmtune.config.store import Library
 
-FREE_MAPPINGS = ("where", "label_map", "by_label")  # replaced as a whole: their keys are the user's own
+FREE_MAPPINGS = (
+    "where",
+    "label_map",
+    "by_label",
+    "conversation_columns",
+    "roles",
+)  # replaced as a whole: their keys are the user's own
 # Groups of which one wants several: a finetune section that has one replaces the first stage's.
 SEVERAL = ("clean", "augment", "balance", "objective")
 FIRST_STAGE = "result of the first stage"  # the model path of a stage inside `run`, filled in when the stage starts

@@ -189,6 +189,13 @@ def start(model: ModelConfig, spec: ModelSpec, opened: TuningConfig) -> Start:
         CheckpointError: the run is damaged, incomplete or no such thing.
         ModelError: weights or adapter are unfit, or it has virtual tokens, which cannot be merged.
     """
+    found = _start(model, spec, opened)
+    if spec.end_ids:
+        found.base.generation_config.eos_token_id = list(spec.end_ids)
+    return found
+
+
+def _start(model: ModelConfig, spec: ModelSpec, opened: TuningConfig) -> Start:
     if model.type != "run":
         return Start(models.build(model, spec))
     directory = run_dir.locate_checkpoint(paths.resolve(model.path))

@@ -21,6 +21,8 @@ NOT_COMPARED = {
     "export",
     "finetune",
     "evaluation.batch_size",
+    "evaluation.generate_rows",
+    "evaluation.max_new_tokens",
     "hardware.num_workers",
 }
 

@@ -30,6 +30,7 @@ NEEDS = {
     ("task", "causal_lm"): ["model=gpt"],
     ("task", "masked_lm"): ["model=bert"],
     ("optimizer", "schedule_free"): ["schedule=constant"],
+    ("task", "instruction"): ["model=gpt"],
     ("augment", "contextual"): ["augment.contextual.model=a/b"],
 }
 

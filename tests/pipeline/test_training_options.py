@@ -206,6 +206,7 @@ def test_rows_of_a_block_that_are_isolated(reviews: Folder):
         reviews.ok("train", *args, f"task.isolate_documents={apart}", "training.max_steps=6", f"run_name=apart-{apart}")
         run = reviews.latest(f"apart-{apart}")
         reviews.ok("evaluate", str(run))
+        reviews.ok("export", str(run), "export=huggingface")
         losses[apart] = read(run / "evaluation" / "test" / "metrics.json")["loss"]
         assert read(run / "checkpoints" / "best" / "llmtune.json")["task"].get("isolate_documents", False) is (apart == "true")
     assert losses["true"] != losses["false"]

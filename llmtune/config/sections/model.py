@@ -55,8 +55,24 @@ class MaskedLmTask(Section):
     """Share of the tokens to predict: of these 80 % are masked, 10 % replaced, 10 % kept."""
 
 
+class InstructionTask(Section):
+    """Answer as the assistant of a conversation does: a causal model whose loss is on the answers' tokens alone."""
+
+    type: Literal["instruction"]
+    template: Literal["auto", "own", "chatml", "llama3", "alpaca", "plain"]
+    """How conversations are written for the model; auto: the tokenizer's own template, else chatml or plain."""
+    answers: Literal["all", "last"]
+    """Which answers of a conversation are learned."""
+    system_prompt: Name | None
+    """System message of conversations that have none; null: they stay without."""
+    too_long: Literal["cut", "drop"]
+    """What becomes of conversations longer than tokenizer.max_length; those of whose answers nothing is left are dropped."""
+    packing: bool
+    """Whether short train conversations share a row, each read as if it stood alone; less padding."""
+
+
 TaskConfig = Annotated[
-    ClassificationTask | RegressionTask | MultilabelTask | TaggingTask | CausalLmTask | MaskedLmTask,
+    ClassificationTask | RegressionTask | MultilabelTask | TaggingTask | CausalLmTask | MaskedLmTask | InstructionTask,
     Field(discriminator="type"),
 ]
 

@@ -89,6 +89,10 @@ class EvaluationConfig(Section):
     """Examples predicted at once."""
     precision: Precision
     """Precision of evaluation."""
+    generate_rows: Annotated[int, Field(ge=0, lt=2**31)]
+    """For models that write text: rows for which answers are written, compared with the reference and shown; 0: none."""
+    max_new_tokens: Count
+    """Tokens of such an answer at most."""
 
 
 class HuggingFaceExport(Section):
