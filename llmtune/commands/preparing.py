@@ -1,6 +1,5 @@
 """The rows of a config, prepared now or before. Nothing here imports torch unless there is something to prepare."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ from llmtune.training.manifest import read_json
 
 
 def cache_dir() -> Path:
-    """Where prepared data lies: below $LLMTUNE_CACHE, else below the user's cache folder."""
-    if folder := os.environ.get("LLMTUNE_CACHE"):
-        return Path(folder) / "prepared"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmtune" / "prepared"
+    """Where prepared data lies."""
+    return paths.cache_dir("prepared")
 
 
 def prepare_stage(config: StageConfig) -> Prepared:

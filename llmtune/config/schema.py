@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import instruction_rules, learning_rules, objective_rules, row_rules, tuning_rules
+from llmtune.config import export_rules, instruction_rules, learning_rules, objective_rules, row_rules, tuning_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.average import AverageConfig
@@ -167,7 +167,7 @@ class ExportVerbConfig(RunVerbConfig):
     output: Name | None
     """Folder for the exports; null: export/ of the run."""
     parity_rows: Annotated[int, Field(ge=1, le=100_000)]
-    """Rows on which each export is compared with the checkpoint."""
+    """Rows on which each export is compared with the checkpoint; of a language model as many as hold 20,000 tokens."""
 
 
 VERB_CONFIGS: dict[str, type[Section]] = {
@@ -290,3 +290,4 @@ def _rules(config: StageConfig):
         f"evaluation.generate_rows: is for models that write text, and task={task.type} writes none: leave it out",
     )
     yield from objective_rules.rules(config)
+    yield from export_rules.rules(config)

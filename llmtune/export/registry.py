@@ -7,11 +7,12 @@ from torch import nn
 
 from llmtune.config.sections.training import ExportConfig
 from llmtune.errors import ModelError, ResourceError
-from llmtune.export import Bundle, adapter, huggingface, onnx
+from llmtune.export import Bundle, adapter, gguf, huggingface, onnx
 from llmtune.tuning.adapters import has_virtual_tokens
 
-# The packages that a form needs; all are in the extra of its name.
-NEEDS = {"huggingface": (), "adapter": ("peft",), "onnx": ("onnx", "onnxruntime")}
+# The packages that a form needs; all are in the extra of its name, but for those named below.
+NEEDS = {"huggingface": (), "adapter": ("peft",), "onnx": ("onnx", "onnxruntime"), "gguf": ("gguf",)}
+EXTRAS = {"adapter": "lora"}
 
 
 def require(exports: dict[str, ExportConfig]) -> None:
@@ -25,7 +26,7 @@ def require(exports: dict[str, ExportConfig]) -> None:
             if importlib.util.find_spec(package) is None:
                 raise ResourceError(
                     f"export={export.type} needs the package {package}",
-                    remedy=f"pip install 'llmtune[{export.type}]', or leave it out: export=huggingface",
+                    remedy=f"pip install 'llmtune[{EXTRAS.get(export.type, export.type)}]', or leave it out: export=huggingface",
                 )
 
 
@@ -54,3 +55,5 @@ def write(export: ExportConfig, bundle: Bundle, directory: Path) -> None:
             adapter.write(bundle, directory)
         case "onnx":
             onnx.write(bundle, directory, opset=export.opset)
+        case "gguf":
+            gguf.write(bundle, directory, outtype=export.outtype)

@@ -115,7 +115,7 @@ class TransformerModel(Section):
     """What every transformers architecture has: weights to start from, or a size from scratch."""
 
     pretrained: Name | None
-    """Directory, package:NAME/PATH or hub name of the weights to start from; null: from scratch."""
+    """Directory, GGUF file, package:NAME/PATH or hub name of the weights to start from; null: from scratch."""
     revision: Name | None
     """Branch, tag or commit of a hub name."""
     size: Literal["tiny", "mini", "small", "medium", "base"]

@@ -115,4 +115,12 @@ class AdapterExport(Section):
     type: Literal["adapter"]
 
 
-ExportConfig = Annotated[HuggingFaceExport | AdapterExport | OnnxExport, Field(discriminator="type")]
+class GgufExport(Section):
+    """A GGUF file for llama.cpp and ollama: a causal language model, its tokenizer and chat template in one."""
+
+    type: Literal["gguf"]
+    outtype: Literal["f32", "f16", "q8_0"]
+    """How the matrices are stored: as they are, in half precision, or in 8 bits, 32 at a time."""
+
+
+ExportConfig = Annotated[HuggingFaceExport | AdapterExport | OnnxExport | GgufExport, Field(discriminator="type")]
