@@ -28,7 +28,7 @@ class LstmConfig(PretrainedConfig):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         max_ngram: int = 1,
-        ngram_buckets: int = 0,
+        ngram_buckets: int = 50_000,
         pad_token_id: int | None = 0,
         **kwargs,
     ):
