@@ -34,8 +34,11 @@ def decide(config: StageConfig, run: Path, validation: Split, is_stopping: Calla
     if scored is None:
         return None
     answers, names = scored.answers, task.describe()["label_names"]
-    metric = threshold_of(config.balance).metric
-    found = thresholds.find(answers["probabilities"], answers["reference"], metric=metric, label_names=names)
+    given = answers["probabilities"], answers["reference"]
+    if config.task.type == "multilabel":
+        found = thresholds.find_each(*given, threshold=config.task.threshold, label_names=names)
+    else:
+        found = thresholds.find(*given, metric=threshold_of(config.balance).metric, label_names=names)
     write_json(restored.directory / checkpoint.THRESHOLDS, found)
     manifest.add(restored.directory, checkpoint.THRESHOLDS)
     console.notice(f"thresholds, from {found['rows']:,} validation rows: {thresholds.told(found, names)}")

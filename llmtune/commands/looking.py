@@ -5,6 +5,7 @@ from pathlib import Path
 from llmtune import console
 from llmtune.commands.preparing import preparation_of
 from llmtune.config.schema import TrainConfig
+from llmtune.config.sections.balance import CLASSIFIERS
 from llmtune.config.sections.split import KFoldSplit, SplitConfig
 from llmtune.data import forms
 from llmtune.data import split as splits
@@ -37,7 +38,7 @@ def look(config: TrainConfig, scratch: Path) -> Inspection:
     problem = _missing_label(config, tables["train"].column_names)
     try:
         divided = splits.split(
-            tables, _one_fold(config.split), seed=config.seed, stratify=config.task.type == "classification", spool=spool
+            tables, _one_fold(config.split), seed=config.seed, stratify=config.task.type in CLASSIFIERS, spool=spool
         )
     except DataError as e:  # few rows, or classes of one row: worth a finding, not the end
         divided = tables

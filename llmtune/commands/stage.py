@@ -16,6 +16,7 @@ from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.metrics import METRICS
 from llmtune.config.schema import StageConfig
+from llmtune.config.sections.balance import CLASSIFIERS
 from llmtune.config.sections.model import ModelConfig
 from llmtune.data import prepared
 from llmtune.data.augment import registry as augmenters
@@ -104,7 +105,18 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
 def _rows(config: StageConfig) -> Prepared:
     ready = prepare_stage(config)
     balancing.require_labels(config.balance, ready.meta["task"].get("label_names", ()))
+    if config.model.type == "run":
+        _tell_other_cleaning(config.model.path, cleaners.described(config.clean))
     return ready
+
+
+def _tell_other_cleaning(start: str, ours: list[dict[str, Any]]) -> None:
+    """A model knows texts as they were cleaned for it."""
+    file = run_dir.locate_checkpoint(paths.resolve(start)) / "llmtune.json"
+    theirs = read_json(file).get("clean", []) if file.is_file() else ours
+    if theirs != ours:
+        before, now = (cleaners.told(steps) or "none" for steps in (theirs, ours))
+        console.notice(f"{start} learned from texts that were cleaned otherwise: {before}; here: {now}")
 
 
 def _text(path: Path | None) -> str | None:
@@ -159,7 +171,7 @@ def _trainer(
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
     frozen = None if config.tuning.type == "full" else frozen_digest(model)
     sampler = None
-    if config.task.type == "classification":
+    if config.task.type in CLASSIFIERS:
         sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
     loss_of = stage_objectives.loss_of(config, task, model)  # around the criterion that is balanced
     evaluate_now = _validation(config, ready, model, task, ranks)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from llmtune import paths
+from llmtune import console, paths
 from llmtune.commands.preparing import cache_dir
 from llmtune.config.schema import StageConfig
 from llmtune.config.sections.augment_model import Contextual
@@ -64,6 +64,7 @@ def install(config: StageConfig, ready: Prepared, variants: Prepared | None, tas
         if variants is not None:
             text.variants = Variants(variants.splits["train"], per_row=_contextual(config).num_variants)
         text.augmenter = augmenters.build(config.augment)
+        _tell_lost_case(config, text.tokenizer)
         if config.task.type in ("classification", "regression"):
             hidden_id = _hidden_id(text.tokenizer)
             special_ids = text.tokenizer.all_special_ids
@@ -82,6 +83,15 @@ def loss_of(config: StageConfig, task: Task, model: nn.Module) -> LossOf:
 def task_text(task: Any) -> Any:
     """The text side of a task, wherever it keeps it."""
     return task.text if hasattr(task, "text") else task.inputs.text
+
+
+def _tell_lost_case(config: StageConfig, tokenizer: Any) -> None:
+    """An augmenter that changes letters' case alone does nothing to a tokenizer that is blind to it."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    is_blind = normalizer is not None and normalizer.normalize_str("Ab") == normalizer.normalize_str("aB")
+    for name, section in config.augment.items():
+        if section.type == "casing" and is_blind:
+            console.notice(f"augment.{name} changes nothing: the tokenizer lowers all letters; ~augment.{name} leaves it out")
 
 
 def _contextual(config: StageConfig) -> Contextual | None:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from llmtune.config import objective_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
-from llmtune.config.sections.balance import EXCLUSIVE, BalanceConfig
+from llmtune.config.sections.balance import CLASSIFIERS, EXCLUSIVE, BalanceConfig, Sampling
 from llmtune.config.sections.base import Count, Name, Section
 from llmtune.config.sections.clean import CleanConfig, TextCleaner
 from llmtune.config.sections.data import DataConfig
@@ -292,9 +292,20 @@ def _rules(config: StageConfig):
 def _balance_rules(config: StageConfig):
     type_of = {name: section.type for name, section in config.balance.items()}
     yield (
-        bool(type_of) and config.task.type != "classification",
+        bool(type_of) and config.task.type not in CLASSIFIERS,
         f"balance: needs classes, and task={config.task.type} has none: use balance=none",
     )
+    if config.task.type == "multilabel":
+        for name, section in config.balance.items():
+            yield (
+                isinstance(section, Sampling),
+                f"balance.{name}: draws rows by their one class, and those of task=multilabel have several labels: "
+                "weigh the labels instead, with balance=inverse_frequency or focal",
+            )
+            yield (
+                section.type == "threshold" and section.metric == "f1_minority",
+                f"balance.{name}.metric: each label of task=multilabel gets a threshold of its own: set it to f1_macro or null",
+            )
     for types in EXCLUSIVE:
         names = [name for name, kind in type_of.items() if kind in types]
         yield (

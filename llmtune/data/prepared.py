@@ -62,10 +62,10 @@ class Split:
             return np.ones(self.num_rows, dtype=np.int32)
         return self._columns["input_ids"].lengths(self.num_rows)
 
-    def tokens(self) -> Iterator[np.ndarray]:
-        """The token ids of all rows, int32, in pieces that show the file itself."""
+    def items(self, name: str) -> Iterator[np.ndarray]:
+        """What the lists of a stored column hold, int32, in pieces that show the file itself."""
         for batch in self._batches:
-            yield np.from_dlpack(batch.column("input_ids").flatten())  # to_numpy would import pandas
+            yield np.from_dlpack(batch.column(name).flatten())  # to_numpy would import pandas
 
     def numbers(self, name: str) -> np.ndarray:
         """A stored column of numbers, as an array [num_rows] in memory."""

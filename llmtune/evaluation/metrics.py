@@ -33,7 +33,7 @@ def compute(
         label_names: of a classification, in the order of the class ids. Its result also holds `per_class` (precision,
             recall, f1 and support by name), `confusion_matrix` (rows are references, columns predictions) and, where
             thresholds are moved, `without_thresholds`: the metrics that they change, as they would be. Of a multilabel, whose
-            result also holds `per_class`.
+            result also holds `per_class`, and `without_thresholds` likewise.
         entity_types: of a tagging; `per_class` is of them.
     """
     found = MeanLoss(keep_in_memory=True).compute(loss_sums=[tally.loss_sum], weights=[tally.num_targets])
@@ -46,12 +46,13 @@ def compute(
         case "regression":
             references_N, predictions_N = np.concatenate(tally.numbers, axis=1)
             found |= Regression(keep_in_memory=True).compute(predictions=predictions_N, references=references_N)
-        case "multilabel" | "tagging":
-            right, predicted, reference = tally.sums["counts"].T
-            columns = {"right": right, "predicted": predicted, "reference": reference}
-            names = {"names": entity_types if task_type == "tagging" else label_names, "only_occurring": task_type == "tagging"}
-            found |= Counted(keep_in_memory=True).compute(**columns, **names)
-            found |= _of_words(tally) if task_type == "tagging" else _of_rows(tally, len(label_names))
+        case "multilabel":
+            found |= _of_rows(tally, label_names)
+            if "unbiased_counts" in tally.sums:
+                unbiased = _of_rows(tally, label_names, of="unbiased_")
+                found["without_thresholds"] = {name: unbiased[name] for name in METRICS[task_type] if name in unbiased}
+        case "tagging":
+            found |= _counted(tally.sums["counts"], entity_types, only_occurring=True) | _of_words(tally)
         case "masked_lm":
             sums = {"num_correct": [tally.num_correct], "weights": [tally.num_targets]}
             found |= TokenAccuracy(keep_in_memory=True).compute(**sums)
@@ -186,18 +187,25 @@ class Counted(Metric):
         return found
 
 
+def _counted(counts_C3: np.ndarray, names: Sequence[str], *, only_occurring: bool) -> dict[str, Any]:
+    columns = dict(zip(("right", "predicted", "reference"), counts_C3.T, strict=True))
+    return Counted(keep_in_memory=True).compute(**columns, names=names, only_occurring=only_occurring)
+
+
 def _of_words(tally: Tally) -> dict[str, float | None]:
     """The share of the words with the right tag."""
     return {"accuracy": _ratio(*tally.sums["words"].tolist())}
 
 
-def _of_rows(tally: Tally, num_labels: int) -> dict[str, float | None]:
-    """The share of the rows with exactly the right labels and of the labels that are wrong, and the F1 of the mean row."""
-    right, predicted, reference = tally.sums["counts"].sum(0).tolist()
+def _of_rows(tally: Tally, label_names: Sequence[str], *, of: str = "") -> dict[str, Any]:
+    """Besides what is counted: the share of rows with exactly the right labels, of wrong labels, the F1 of the mean row."""
+    counts_C3, num_exact, f1_samples = (tally.sums[f"{of}{name}"] for name in ("counts", "num_exact", "f1_samples"))
+    right, predicted, reference = counts_C3.sum(0).tolist()
     return {
-        "exact_match": _ratio(int(tally.sums["num_exact"]), tally.num_examples),
-        "hamming_loss": _ratio(predicted + reference - 2 * right, tally.num_examples * num_labels),
-        "f1_samples": _ratio(float(tally.sums["f1_samples"]), tally.num_examples),
+        **_counted(counts_C3, label_names, only_occurring=False),
+        "exact_match": _ratio(int(num_exact), tally.num_examples),
+        "hamming_loss": _ratio(predicted + reference - 2 * right, tally.num_examples * len(label_names)),
+        "f1_samples": _ratio(float(f1_samples), tally.num_examples),
     }
 
 

@@ -1,6 +1,7 @@
 """Where a classifier's decision is moved: a bias for each class's log-probability that is best on the validation rows.
 
-For two classes this is a threshold other than one half. N: rows, C: classes.
+For two classes this is a threshold other than one half. Several labels of a row have a threshold each. N: rows, C: classes
+or labels.
 """
 
 from collections import Counter
@@ -57,18 +58,76 @@ def find(
     }
 
 
+def find_each(
+    probabilities_NC: np.ndarray, references_NC: np.ndarray, *, threshold: float, label_names: Sequence[str]
+) -> dict[str, Any]:
+    """The bias of each label's log-odds with which its F1 is largest, JSON-ready; 0 where none is better.
+
+    Args:
+        probabilities_NC: of the model; may lie on the disk, as may the other.
+        references_NC: whether a row has a label.
+        threshold: probability from which on a label is predicted.
+        label_names: in the order of the labels.
+
+    Returns:
+        As `find` does, the metric being 'f1_macro'; and `cuts`, the probability that each label is predicted from.
+    """
+    border = float(_log_odds(np.array(threshold)))
+    values_C, without_C, bias_C = (np.zeros(len(label_names)) for _ in range(3))
+    support_C = np.zeros(len(label_names), dtype=np.int64)
+    for label in range(len(label_names)):
+        references_N = np.array(references_NC[:, label], dtype=bool)
+        odds_N = _log_odds(np.array(probabilities_NC[:, label], dtype=np.float64))
+        support_C[label] = references_N.sum()
+        bias_C[label], values_C[label], without_C[label] = _best_border(odds_N, references_N, border)
+    return {
+        "metric": "f1_macro",
+        "value": float(values_C.mean()),
+        "value_without": float(without_C.mean()),
+        "rows": len(references_NC),
+        "rarest_rows": int(support_C.min()),
+        "label_bias": bias_C.tolist(),
+        "cuts": (1 / (1 + np.exp(bias_C - border))).tolist(),
+    }
+
+
+def _best_border(odds_N: np.ndarray, references_N: np.ndarray, border: float) -> tuple[float, float, float]:
+    """What to add to a label's log-odds, its F1 then, and its F1 with nothing added."""
+    order = np.argsort(-odds_N, kind="stable")
+    odds_N, hits_N = odds_N[order], np.cumsum(references_N[order])
+    f1_N = 2 * hits_N / (np.arange(1, len(order) + 1) + hits_N[-1])  # of the first rows up to each
+    is_predicted_N = odds_N >= border
+    without = f1_N[is_predicted_N.sum() - 1] if is_predicted_N.any() else 0.0
+    lows_N = np.append(odds_N[1:], odds_N[-1] - 2)
+    f1_N = np.where(odds_N > lows_N, f1_N, -1.0)  # rows of equal odds are predicted together
+    if f1_N.max() <= without + 1e-12:
+        return 0.0, float(without), float(without)
+    cuts_N = (odds_N + lows_N) / 2
+    best = np.flatnonzero(f1_N >= f1_N.max() - 1e-12)
+    cut = cuts_N[best[np.abs(cuts_N[best] - border).argmin()]]
+    return float(border - cut), float(f1_N.max()), float(without)
+
+
+def _log_odds(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, TINY)) - np.log(np.maximum(1 - probabilities, TINY))
+
+
 def told(found: dict[str, Any], label_names: Sequence[str]) -> str:
     """What `find` has found, in words."""
     bias_C = np.array(found["label_bias"])
     gain = f"validation {found['metric']} {found['value_without']:.4f} -> {found['value']:.4f}"
     if not bias_C.any():
-        return f"none is better than the most probable class ({gain})"
-    if len(label_names) == 2:
+        return f"none is better than {'what there was' if 'cuts' in found else 'the most probable class'} ({gain})"
+    if len(label_names) == 2 and "cuts" not in found:
         moved = int(np.abs(bias_C).argmax())
         return f"{label_names[moved]} from a probability of {1 / (1 + np.exp(bias_C.sum())):.3g} on ({gain})"
     largest = np.argsort(-np.abs(bias_C), kind="stable")[:MOST_TOLD]
+    more = ", ..." if np.count_nonzero(bias_C) > MOST_TOLD else ""
+    if "cuts" in found:
+        named = ", ".join(f"{label_names[i]} {found['cuts'][i]:.3g}" for i in largest if bias_C[i])
+        return f"labels from a probability of: {named}{more} ({gain})"
     named = ", ".join(f"{label_names[i]} {bias_C[i]:+.2f}" for i in largest if bias_C[i])
-    return f"added to log-probabilities: {named}{', ...' if np.count_nonzero(bias_C) > MOST_TOLD else ''} ({gain})"
+    return f"added to log-probabilities: {named}{more} ({gain})"
 
 
 def _ascend(

@@ -47,10 +47,10 @@ def _card(bundle: Bundle) -> str:
             "```",
         ]
     if "label_bias" in bundle.description["task"]:
-        lines += [
-            "",
-            "The predicted class is the largest of `logits + label_bias`; `llmtune.json` holds `label_bias` under `task`.",
-        ]
+        rule = "The predicted class is the largest of `logits + label_bias`"
+        if bundle.description["task"]["type"] == "multilabel":
+            rule = "A label is predicted where `sigmoid(logits + label_bias)` is at least `threshold`"
+        lines += ["", f"{rule}; see `task` in `llmtune.json`."]
     return "\n".join(lines) + "\n"
 
 

@@ -45,7 +45,7 @@ def check(export: ExportConfig, bundle: Bundle, directory: Path, batches: Iterab
             scale = max(1.0, float(np.abs(ours).max())) if is_regression else 1.0
             largest = float(np.maximum(largest, np.abs(ours - theirs).max() / scale))  # max() would pass over NaN
             if border is not None:
-                flips += _crossed(ours, theirs, border)
+                flips += _crossed(ours + bias, theirs + bias, border)
             elif not is_regression:
                 flips += _flips(ours + bias, theirs + bias)
             rows += len(batch.example_ids)

@@ -1,4 +1,4 @@
-"""What `balance` makes of a classification: which rows stand in an epoch, and the loss of a row."""
+"""What `balance` makes of a classification, of one label or several: which rows stand in an epoch, and the loss of a row."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +11,7 @@ from llmtune.data.sampling import ClassSampler, class_sizes
 from llmtune.errors import ConfigError
 from llmtune.tasks import criterion
 from llmtune.tasks.classification import ClassificationTask, plain_label
+from llmtune.tasks.multilabel import MultilabelTask
 
 TOLD_FROM = 3.0  # times as many rows in the largest class as in the smallest
 
@@ -28,24 +29,36 @@ def require_labels(balance: dict[str, BalanceConfig], label_names: Sequence[str]
                 raise ConfigError([f"balance.{name}.by_label: there is no label '{label}'; the labels are: {known}"])
 
 
-def apply(balance: dict[str, BalanceConfig], task: ClassificationTask, train: Split, *, seed: int) -> ClassSampler | None:
+def apply(
+    balance: dict[str, BalanceConfig], task: ClassificationTask | MultilabelTask, train: Split, *, seed: int
+) -> ClassSampler | None:
     """Give the task its criterion; returns what draws the rows of each epoch, or None if each row stands there once.
 
     The loss goes by the classes as an epoch holds them, so that a sampler and weights do not correct twice.
     """
+    weights = {label: weight for _, given in _weights(balance) for label, weight in given.items()}
+    by_label = [weights.get(label, 1.0) for label in task.label_names]
+    if task.type == "multilabel":
+        counts_C = _label_counts(train, len(task.label_names)) if balance else np.zeros(len(by_label), dtype=np.int64)
+        task.criterion = criterion.build_binary(balance, counts_C=counts_C, num_rows=len(train), weights_by_label=by_label)
+        return None
     labels_N = train.numbers("label")
     counts_C = np.bincount(labels_N, minlength=len(task.label_names))
     if not balance:
         _tell_imbalance(counts_C, task.label_names)
     sampling = next((section for section in balance.values() if isinstance(section, Sampling)), None)
     sizes_C = counts_C if sampling is None else class_sizes(sampling, counts_C)
-    weights = {label: weight for _, given in _weights(balance) for label, weight in given.items()}
-    by_label = [weights.get(label, 1.0) for label in task.label_names]
     task.criterion = criterion.build(balance, counts_C=sizes_C, weights_by_label=by_label)
     if sampling is None:
         return None
     _tell_sizes(sampling.type, counts_C, sizes_C, task.label_names)
     return ClassSampler(labels_N, sizes_C, seed=seed)
+
+
+def _label_counts(train: Split, num_labels: int) -> np.ndarray:
+    """Rows with each label; one that names a label twice should not, and counts twice."""
+    counts_C = sum(np.bincount(labels, minlength=num_labels) for labels in train.items("labels"))
+    return np.minimum(counts_C, len(train))
 
 
 def _weights(balance: dict[str, BalanceConfig]) -> Iterator[tuple[str, dict[str, float]]]:

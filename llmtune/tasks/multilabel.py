@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmtune.data.readers.lists import regrouped
 from llmtune.errors import DataError
 from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
+from llmtune.tasks.criterion import Criterion, binary_cross_entropy
 from llmtune.tasks.inputs import RowInputs, example_ids
 from llmtune.tasks.text import place
 
@@ -24,16 +24,30 @@ class MultilabelTask:
         inputs: of the rows.
         label_names: in the order of their ids.
         threshold: probability from which on a label is predicted.
+        label_bias: is added to each label's log-odds before the threshold decides; None: nothing is.
+
+    Attributes:
+        criterion: the training loss of each row; a checkpoint knows nothing of it.
     """
 
     type = "multilabel"
 
-    def __init__(self, inputs: RowInputs, *, label_names: Sequence[str], threshold: float):
+    def __init__(
+        self,
+        inputs: RowInputs,
+        *,
+        label_names: Sequence[str],
+        threshold: float,
+        label_bias: Sequence[float] | None = None,
+    ):
         self.inputs, self.label_names, self.threshold = inputs, tuple(label_names), threshold
+        self.label_bias = label_bias
+        self.criterion: Criterion = binary_cross_entropy
 
     def describe(self) -> dict[str, Any]:
         own = {"type": self.type, "label_names": list(self.label_names), "threshold": self.threshold}
-        return {**own, **self.inputs.describe()}
+        bias = {"label_bias": list(self.label_bias)} if self.label_bias is not None else {}
+        return {**own, **bias, **self.inputs.describe()}
 
     def encode(self, columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
         stored = self.inputs.encode(columns)
@@ -61,18 +75,24 @@ class MultilabelTask:
 
     def losses(self, logits_BC: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """The training loss of each row, float32 [B]."""
-        return F.binary_cross_entropy_with_logits(logits_BC.float(), targets["labels"], reduction="none").mean(-1)
+        return self.criterion(logits_BC.float(), targets["labels"])
 
     def score(self, model: nn.Module, batch: Batch) -> Scores:
         logits_BC = model(**batch.inputs).logits.float()
         probabilities_BC = logits_BC.sigmoid().cpu().numpy()
-        predicted_BC = probabilities_BC >= self.threshold
+        unbiased_BC = predicted_BC = probabilities_BC >= self.threshold
+        if self.label_bias is not None:
+            biased_BC = logits_BC + torch.tensor(self.label_bias, device=logits_BC.device)
+            predicted_BC = (biased_BC.sigmoid() >= self.threshold).cpu().numpy()
         outputs = {"prediction": predicted_BC, "probabilities": probabilities_BC}
         losses, sums = np.zeros(len(batch.example_ids)), {}
         if batch.targets:
-            losses = self.losses(logits_BC, batch.targets).double().cpu().numpy()
+            losses = binary_cross_entropy(logits_BC, batch.targets["labels"]).double().cpu().numpy()
             outputs["reference"] = batch.targets["labels"].bool().cpu().numpy()
             sums = _sums(predicted_BC, outputs["reference"])
+            if self.label_bias is not None:
+                without = _sums(unbiased_BC, outputs["reference"])
+                sums |= {f"unbiased_{name}": values for name, values in without.items()}
         return Scores(batch.example_ids.numpy(), losses, np.ones(len(losses)), outputs, sums)
 
     def _unknown(self, label: str, where: str) -> DataError:

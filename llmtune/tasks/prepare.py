@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmtune import console
+from llmtune.config.sections.balance import CLASSIFIERS
 from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.model import TaskConfig
@@ -103,7 +104,7 @@ def load_splits(
     also = splits.also_read(split, data)
     tables = load_rows(data, need_label=needs_label, form=form, seed=seed, spool=spool, also=also, ledger=ledger)
     given = cleaning.before_split(tables, clean, ledger=ledger, spool=spool)
-    tables = splits.split(given, split, seed=seed, stratify=task.type == "classification", spool=spool)
+    tables = splits.split(given, split, seed=seed, stratify=task.type in CLASSIFIERS, spool=spool)
     ledger.enter_split(given, tables)
     return cleaning.after_split(tables, clean, seed=seed, ledger=ledger, spool=spool)
 

@@ -31,7 +31,8 @@ def rebuild(description: dict[str, Any], tokenizer_dir: Path | None) -> Task:
                 return RegressionTask(inputs, target_mean=description["target_mean"], target_std=description["target_std"])
             case "multilabel":
                 inputs = _row_inputs(description, tokenizer_dir)
-                return MultilabelTask(inputs, **{name: description[name] for name in ("label_names", "threshold")})
+                names, threshold = description["label_names"], description["threshold"]
+                return MultilabelTask(inputs, label_names=names, threshold=threshold, label_bias=description.get("label_bias"))
             case "tagging":
                 return TaggingTask(_text(description, tokenizer_dir), label_names=description["label_names"])
             case "causal_lm":

@@ -103,6 +103,6 @@ def read_rows(split: Split, *, num_rows: int, also: list[int]) -> np.ndarray:
     """The tokens of a split, and some more, ascending, int64."""
     is_read = np.zeros(num_rows, dtype=bool)
     is_read[also] = True
-    for ids in split.tokens():
+    for ids in split.items("input_ids"):
         is_read[ids] = True
     return np.flatnonzero(is_read)

@@ -65,6 +65,14 @@ OVERRIDES = {
     ),
     "balance without classes": (["balance=focal", "task=regression"], ["balance", "task=regression", "balance=none"]),
     "balance of a language model": (["balance=oversample", "task=causal_lm", "model=gpt"], ["balance", "task=causal_lm"]),
+    "a sampler of rows with several labels": (
+        ["task=multilabel", "balance=oversample"],
+        ["balance.oversample", "several labels"],
+    ),
+    "the rarest of several labels": (
+        ["task=multilabel", "balance=threshold", "balance.threshold.metric=f1_minority"],
+        ["balance.threshold.metric", "f1_macro or null"],
+    ),
     "thresholds on no rows": (["balance=threshold", "split.validation_fraction=0"], ["threshold", "split.validation_fraction"]),
     "colder than what there is": (["balance=temperature", "balance.temperature.temperature=0.5"], ["at least 1"]),
     "run name that climbs": (["run_name=../x"], ["run_name"]),

@@ -134,3 +134,10 @@ def test_a_changed_file_of_synonyms_stops_a_resume(reviews: Folder):
     assert refused.code == 4 and "augment: mine.txt" in refused.err and "allow_drift=[augment]" in refused.err
     (reviews / "mine.txt").write_text("film, movie\n")
     reviews.ok(*args)
+
+
+@pytest.mark.parametrize(("lowercase", "is_told"), [("true", True), ("false", False)])
+def test_case_that_the_tokenizer_does_not_see_is_told(reviews: Folder, lowercase: str, is_told: bool):
+    args = [*SMALL["lstm"], "data.train_file=reviews.csv", "augment=[casing,drop]", "training.max_steps=1"]
+    told = reviews.ok("train", *args, f"tokenizer.lowercase={lowercase}", f"run_name=case-{lowercase}").err
+    assert ("augment.casing changes nothing" in told) == is_told

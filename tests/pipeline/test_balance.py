@@ -130,6 +130,28 @@ def test_every_classifier(files: Folder, kind: str):
     assert read(files.latest(kind) / "result.json")["total_steps"] == 10
 
 
+def test_several_labels(files: Folder):
+    """Weights, focal loss and a threshold for each label, through evaluation and both exports."""
+    labels = [["long"] * (i % 3 == 0) + ["bad"] * (i % 20 == 0) for i in range(200)]
+    rows = [{"text": row["text"], "labels": own} for row, own in zip(sentences(200), labels, strict=True)]
+    (files / "tags.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = [*SMALL["lstm"], *TRAIN, "task=multilabel", "data.train_file=tags.jsonl", "data.label_column=labels"]
+    args += ["split.validation_fraction=0.3", "split.test_fraction=0.2", "training.epochs=2", "run_name=several"]
+    told = files.ok("run", *args, "balance=[inverse_frequency,focal,threshold]")
+    run = files.latest("several")
+    found = read(run / "result.json")["thresholds"]
+    assert found["metric"] == "f1_macro" and found["value"] > found["value_without"] and len(found["cuts"]) == 2
+    assert "labels from a probability of:" in told.err and "f1, without thresholds" in told.out
+    files.ok("evaluate", str(run), "split=validation")
+    metrics = read(run / "evaluation" / "validation" / "metrics.json")
+    assert metrics["f1_macro"] == pytest.approx(found["value"])
+    assert metrics["without_thresholds"]["f1_macro"] == pytest.approx(found["value_without"])
+    assert "sigmoid(logits + label_bias)" in (run / "export" / "huggingface" / "README.md").read_text()
+    answers = [json.loads(line) for line in files.ok("predict", str(run), stdin="the film\na good film\n").out.splitlines()]
+    cuts = dict(zip(("bad", "long"), found["cuts"], strict=True))
+    assert all((name in a["labels"]) == (a["probabilities"][name] >= cuts[name]) for a in answers for name in cuts)
+
+
 @pytest.mark.parametrize("options", [["balance=undersample"], ["balance=[square_root,focal]", "hardware.num_workers=2"]])
 def test_a_resumed_run_is_the_same(files: Folder, options: list[str]):
     """With a sampler, augmentation and micro-batches, and whatever the number of workers."""

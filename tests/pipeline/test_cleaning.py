@@ -91,7 +91,8 @@ def test_a_finetune_stage_cleans_as_the_first_unless_it_says_otherwise(finished:
     (finished / "recipes" / "other.yaml").write_text(recipe + "  clean: {control: {type: control}}\n")
     shared = [*SMALL["lstm"], "training.epochs=1", "clean=[html,whitespace]", "export=none"]
     for name, wanted in (("two", ["clean.html", "clean.whitespace"]), ("other", ["clean.control"])):
-        finished.ok("run", f"+recipe={name}", *shared)
+        told = finished.ok("run", f"+recipe={name}", *shared).err
+        assert ("learned from texts that were cleaned otherwise: html" in told) == (name == "other")
         stages = [entry["stage"] for entry in read(finished.latest(name) / "finetune" / "data.json")["splits"]["train"]]
         assert [stage for stage in stages if stage.startswith("clean.")] == wanted
 

@@ -76,7 +76,7 @@ class Threshold(Section):
 
     type: Literal["threshold"]
     metric: Literal["f1_minority", "f1_macro"] | None
-    """What the bias makes large; null: f1_minority for two classes, f1_macro for more."""
+    """What the bias makes large; null: f1_minority for two classes, else f1_macro."""
 
 
 Sampling = OverSampling | UnderSampling | TemperatureSampling
@@ -84,6 +84,7 @@ BalanceConfig = Annotated[
     Sampling | InverseFrequency | EffectiveNumber | ClassWeights | Focal | LogitAdjustment | Threshold,
     Field(discriminator="type"),
 ]
+CLASSIFIERS = ("classification", "multilabel")  # tasks that it is for
 # Of the types of one row a config may hold one: they correct for the same thing.
 EXCLUSIVE = (
     ("oversample", "undersample", "temperature"),

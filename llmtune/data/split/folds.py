@@ -46,7 +46,8 @@ def folds_of(rows: Rows, config: KFoldSplit, *, test_size: int) -> np.ndarray:
         rest = rest[~is_test[rest]]
     if rows.classes is not None:
         codes, names = rows.classes
-        _require_enough(np.bincount(codes[rest], minlength=len(names)), names, num_folds)
+        if "label" in rows.table.column_names:
+            _require_enough(np.bincount(codes[rest], minlength=len(names)), names, num_folds)
         rest = rest[np.argsort(codes[rest], kind="stable")]
     folds_N[rest] = np.arange(len(rest)) % num_folds  # class by class: sizes differ by one row at most
     return folds_N

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from llmtune.config.sections.split import SplitConfig
 from llmtune.errors import DataError
@@ -37,7 +38,12 @@ class Rows:
 
     @cached_property
     def classes(self) -> tuple[np.ndarray, list[str]] | None:
-        """The class of each row, int32 [N], and the sorted names, '' for rows without a label; None: there are no classes."""
+        """The class of each row, int32 [N], and the sorted names, '' for rows without a label; None: there are no classes.
+
+        A row with several labels counts as one of its rarest, so that the rare ones come to stand on every side.
+        """
+        if self.has_classes and "labels" in self.table.column_names:
+            return _rarest_labels(self.table["labels"])
         if not self.has_classes or "label" not in self.table.column_names:
             return None
         codes, dictionary = numbered(self.table["label"])
@@ -56,7 +62,21 @@ def numbered(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     for chunk in encoded.chunks:
         codes[start : start + len(chunk)] = chunk.indices.fill_null(-1).to_numpy()
         start += len(chunk)
-    return codes, encoded.chunk(0).dictionary
+    return codes, encoded.chunk(0).dictionary if encoded.num_chunks else pa.array([], column.type)
+
+
+def _rarest_labels(lists: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """As `Rows.classes`, of lists of labels; of labels that are equally rare, the first by name."""
+    codes_M, dictionary = numbered(pc.list_flatten(lists))
+    names = sorted({"", *dictionary.to_pylist()})
+    place = {name: i for i, name in enumerate(names)}
+    codes_M = np.array([place[name] for name in dictionary.to_pylist()], dtype=np.int32)[codes_M]
+    sizes = np.bincount(codes_M, minlength=len(names))
+    by_rarity = np.lexsort((np.arange(len(names)), sizes)).astype(np.int32)
+    rank_M = np.argsort(by_rarity).astype(np.int32)[codes_M]
+    rank_N = np.full(len(lists), len(names), dtype=np.int32)
+    np.minimum.at(rank_N, pc.list_parent_indices(lists).to_numpy(), rank_M)
+    return np.append(by_rarity, np.int32(place[""]))[rank_N], names
 
 
 def contiguous(rows: Rows, config: SplitConfig, wanted: dict[str, int]) -> Sides:

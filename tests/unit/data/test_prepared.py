@@ -274,13 +274,13 @@ def test_tokens_of_all_rows_without_pandas(tmp_path):
     """Whose import would take longer than all else that training does with the rows before its first step."""
     empty = {name: [] for name in ROWS[0]}
     split = split_of(tmp_path, [columns(ROWS[:2]), empty, columns(ROWS[2:])])
-    pieces = list(split.tokens())
+    pieces = list(split.items("input_ids"))
     assert np.concatenate(pieces).tolist() == [1, 2, 3, 70_000, 4, 5]
     assert all(piece.dtype == np.int32 and not piece.flags.writeable for piece in pieces)
     code = f"""
 import sys
 from llmtune.data.prepared import Split
-assert len(list(Split({str(tmp_path / "train.arrow")!r}).tokens())) == {len(pieces)}
+assert len(list(Split({str(tmp_path / "train.arrow")!r}).items("input_ids"))) == {len(pieces)}
 sys.exit("pandas" in sys.modules)"""
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
 

@@ -99,3 +99,31 @@ def test_what_is_told():
     many = {**found, "label_bias": [0.0, 1.5, -0.25, *[0.1] * 9]}
     assert "c1 +1.50, c2 -0.25" in thresholds.told(many, [f"c{i}" for i in range(12)])
     assert ", ... (" in thresholds.told(many, [f"c{i}" for i in range(12)])
+
+
+@given(rows=st.lists(st.tuples(SHARES, st.booleans(), SHARES, st.booleans()), min_size=1, max_size=20))
+@settings(max_examples=60)
+def test_each_of_several_labels_gets_the_best_threshold_there_is(rows):
+    shares = np.array([[row[0], row[2]] for row in rows], dtype=np.float32)
+    references = np.array([[row[1], row[3]] for row in rows])
+    found = thresholds.find_each(shares, references, threshold=0.4, label_names=["a", "b"])
+    odds = thresholds._log_odds(shares.astype(np.float64))
+    border = np.log(0.4 / 0.6)
+    for label in range(2):
+        score = lambda is_set, label=label: f1_score(references[:, label], is_set, zero_division=0)  # noqa: E731
+        best = max(score(shares[:, label] >= cut) for cut in [*shares[:, label], 0.4, 2.0])
+        decided = score(odds[:, label] + found["label_bias"][label] >= border)
+        assert decided == pytest.approx(best)
+        assert found["label_bias"][label] or decided == pytest.approx(score(shares[:, label] >= 0.4))
+    assert found["value"] >= found["value_without"] and found["rows"] == len(rows)
+    json.dumps(found, allow_nan=False)
+
+
+def test_thresholds_of_several_labels_are_told():
+    shares = np.array([[0.3, 0.9], [0.2, 0.1], [0.1, 0.8]])
+    found = thresholds.find_each(shares, np.array([[1, 1], [0, 0], [0, 1]]), threshold=0.5, label_names=["a", "b"])
+    assert found["label_bias"][1] == 0 and found["cuts"] == pytest.approx([1 / (1 + np.sqrt(0.7 / 0.3 * 0.8 / 0.2)), 0.5])
+    told = thresholds.told(found, ["a", "b"])
+    assert told == "labels from a probability of: a 0.247 (validation f1_macro 0.5000 -> 1.0000)"
+    nothing = thresholds.find_each(shares[:, 1:], np.array([[1], [0], [1]]), threshold=0.5, label_names=["b"])
+    assert "none is better than what there was" in thresholds.told(nothing, ["b"])

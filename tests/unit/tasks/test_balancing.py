@@ -1,6 +1,7 @@
 """What `balance` does to a task, and what it tells."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from llmtune.config.sections.balance import ClassWeights, InverseFrequency, OverSampling, Threshold
@@ -9,6 +10,7 @@ from llmtune.errors import ConfigError
 from llmtune.tasks import balancing, criterion
 from llmtune.tasks.classification import ClassificationTask
 from llmtune.tasks.inputs import NumericInputs
+from llmtune.tasks.multilabel import MultilabelTask
 
 OVER = OverSampling(type="oversample", ratio=1.0)
 INVERSE = InverseFrequency(type="inverse_frequency")
@@ -62,3 +64,13 @@ def test_weights_by_label(apply):
     balancing.require_labels({"mine": weights}, ["0", "1"])
     with pytest.raises(ConfigError, match=r"balance.mine.by_label: there is no label '1'; the labels are: ham, spam"):
         balancing.require_labels({"mine": weights}, ["ham", "spam"])
+
+
+def test_several_labels_are_counted(tmp_path, capsys):
+    rows = {"features": [[0.0]] * 4, "labels": pa.array([[0], [0, 1], [], [0]], pa.list_(pa.int32()))}
+    write_split(tmp_path, "train", [rows])
+    task = MultilabelTask(NumericInputs(names=["x"], mean=[0.0], std=[1.0]), label_names=["a", "b"], threshold=0.5)
+    assert balancing.apply({"inverse": INVERSE}, task, Split(tmp_path / "train.arrow"), seed=0) is None
+    assert np.allclose(task.criterion.weights_2C, [[4 / 2, 4 / 6], [4 / 6, 4 / 2]])
+    balancing.apply({}, task, Split(tmp_path / "train.arrow"), seed=0)
+    assert task.criterion is criterion.binary_cross_entropy and capsys.readouterr().err == ""

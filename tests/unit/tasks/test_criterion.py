@@ -113,3 +113,44 @@ def test_no_cut_into_micro_batches_changes_the_gradient(sections):
         gradients.append(weight.grad)
     for other in gradients[1:]:
         assert (other - gradients[0]).norm() <= 1e-10 * gradients[0].norm()
+
+
+SEVERAL = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]], dtype=torch.float64)
+SET = np.array([700, 200, 4])
+Q = torch.where(SEVERAL > 0, LOGITS.sigmoid(), (-LOGITS).sigmoid())  # of what is true
+
+
+def binary(*sections, counts=SET, given=(1, 1, 1)):
+    named = {section.type: section for section in sections}
+    return criterion.build_binary(named, counts_C=counts, num_rows=1000, weights_by_label=given)(LOGITS, SEVERAL)
+
+
+def test_several_labels_without_anything():
+    assert criterion.build_binary({}, counts_C=SET, num_rows=1000, weights_by_label=(1, 1, 1)) is criterion.binary_cross_entropy
+    assert torch.allclose(binary(), -Q.log().mean(-1))
+
+
+def test_several_labels_weighted_by_frequency():
+    weights = torch.where(SEVERAL > 0, torch.tensor(500 / SET), torch.tensor(500 / (1000 - SET)))
+    assert torch.allclose(binary(INVERSE), -(weights * Q.log()).mean(-1), rtol=1e-6)
+    assert torch.allclose(binary(effective(1 - 1e-9)), binary(INVERSE), rtol=1e-5)
+    assert torch.allclose(binary(effective(0.0)), binary())
+
+
+def test_several_labels_weighted_by_hand():
+    section = ClassWeights(type="class_weights", by_label={"rare": 9.0})
+    weights = torch.ones(4, 3, dtype=torch.float64)
+    weights[:, 2] = torch.where(SEVERAL[:, 2] > 0, 9.0, 1.0) * 1000 / (996 + 9 * 4)
+    assert torch.allclose(binary(section, given=[1, 1, 9]), -(weights * Q.log()).mean(-1), rtol=1e-6)
+
+
+def test_several_labels_in_focus_and_adjusted():
+    assert torch.allclose(binary(FOCAL), -((1 - Q) ** 2 * Q.log()).mean(-1))
+    shifted = LOGITS + 1.5 * torch.tensor(SET / (1000 - SET)).log()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(shifted, SEVERAL, reduction="none").mean(-1)
+    assert torch.allclose(binary(ADJUSTED), expected, rtol=1e-6)
+
+
+def test_labels_of_no_row_and_of_every_row():
+    for section in (INVERSE, effective(0.999), ADJUSTED):
+        assert binary(section, counts=np.array([1000, 0, 5])).isfinite().all()

@@ -125,3 +125,27 @@ def test_chunked_tables_are_split_the_same(section):
     config = section("split/stratified")
     for name, part in split({"train": whole}, config, seed=0, stratify=True).items():
         assert ids(part) == ids(split({"train": pieces}, config, seed=0, stratify=True)[name])
+
+
+@pytest.mark.parametrize("kind", ["stratified", "kfold", "grouped"])
+def test_rare_labels_of_several_come_to_stand_on_every_side(section, kind):
+    """In chunks, sliced and not; the frequent label of all rows and rows without labels included."""
+    labels = [["all"] * (i % 7 != 0) + ["rare"] * (i % 20 == 0) + ["odd"] * (i % 50 == 3) for i in range(1000)]
+    rows = pa.table({"text": [str(i) for i in range(1000)], "labels": labels, "group": [f"g{i // 2}" for i in range(1000)]})
+    rows = pa.concat_tables([rows[:10], rows[10:11], pa.table(rows[:500])[11:], rows[500:]])
+    changes = {"grouped": {"group_column": "group"}, "kfold": {"num_folds": 5, "fold": 2}}.get(kind, {})
+    changes |= {} if kind == "kfold" else {"validation_fraction": 0.2}
+    parts = split({"train": rows}, section(f"split/{kind}", **changes, test_fraction=0.0), seed=0, stratify=True)
+    for name, share in (("validation", 0.2), ("train", 0.8)):
+        counts = Counter(label for row in parts[name]["labels"].to_pylist() for label in row)
+        assert counts["rare"] == pytest.approx(50 * share, abs=1) and counts["odd"] == pytest.approx(20 * share, abs=1)
+    assert sorted(ids(parts["train"]) + ids(parts["validation"])) == list(range(1000))
+
+
+@pytest.mark.parametrize("labels", [[[]] * 20, [["a"], *[[]] * 19], [["a", "b"]] * 20])
+def test_labels_that_are_few_or_alike(section, labels):
+    rows = pa.table({"text": [str(i) for i in range(20)], "labels": pa.array(labels, pa.list_(pa.string()))})
+    parts = split(
+        {"train": rows}, section("split/stratified", validation_fraction=0.2, test_fraction=0.0), seed=0, stratify=True
+    )
+    assert len(parts["validation"]) == 4 and len(parts["train"]) == 16
