@@ -22,11 +22,12 @@ def require(exports: dict[str, ExportConfig]) -> None:
         ResourceError: a package is not installed.
     """
     for export in exports.values():
+        extra = EXTRAS.get(export.type, export.type)
         for package in NEEDS[export.type]:
             if importlib.util.find_spec(package) is None:
                 raise ResourceError(
                     f"export={export.type} needs the package {package}",
-                    remedy=f"pip install 'llmtune[{EXTRAS.get(export.type, export.type)}]', or leave it out: export=huggingface",
+                    remedy=f"pip install 'llmtune[{extra}]', or leave it out: export=huggingface",
                 )
 
 

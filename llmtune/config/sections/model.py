@@ -95,6 +95,10 @@ class LstmModel(Section):
     """Dropout on word vectors, between layers and before the head."""
     recurrent_dropout: Fraction
     """Share of the recurrent weights dropped in each step. Merity et al. 2018 (weight-dropped LSTM)."""
+    max_ngram: Annotated[int, Field(ge=1, le=5)]
+    """Longest run of neighbouring tokens that has a vector as well, as in fastText; 1: tokens alone. Joulin et al. 2017."""
+    ngram_buckets: Annotated[int, Field(ge=1, le=10_000_000)]
+    """Vectors of n-grams; if there are more n-grams, several share one."""
 
 
 class MlpModel(Section):
