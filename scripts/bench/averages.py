@@ -22,8 +22,7 @@ from llmtune.training.plan import windows
 
 WAYS = {
     "newest": NoAveraging(type="none"),
-    "ema 0.99": Ema(type="ema", decay=0.99, warmup=True),
-    "ema 0.998": Ema(type="ema", decay=0.998, warmup=True),
+    "ema": Ema(type="ema", decay=0.999, warmup=True),
     "swa from 1/3 on": Swa(type="swa", start_ratio=1 / 3, every=1),
 }
 SCHEDULES = ("constant", "linear")
