@@ -47,7 +47,7 @@ def run(args: list[str], options: "Options") -> int:
         talk = Continuation(writer, prompts)
         how = "has no chat template: it was not trained to answer, and continues what you write"
     window = "any number of" if prompts.window is None else f"{prompts.window:,}"
-    console.notice(f"{restored.directory.name} {how}; it reads {window} tokens, in {compute.precision}; /help tells more")
+    console.notice(f"{config.run} {how}; it reads {window} tokens, in {compute.precision}; /help tells more")
     for line in _lines():
         if line.startswith("/"):
             if not _obey(line, talk):
