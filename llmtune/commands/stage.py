@@ -34,7 +34,7 @@ from llmtune.tasks import balancing
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
-from llmtune.training import low_rank, openings, parameter_groups, precision, run_dir
+from llmtune.training import low_rank, openings, optimizers, parameter_groups, precision, run_dir
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
@@ -63,6 +63,7 @@ def train_stage(
         config.hardware, precision=config.hardware.precision, is_transformer=_is_transformer(config.model)
     )
     augmenters.require(config.augment)
+    optimizers.require(config.optimizer)
     ready = ranks.main_first(lambda: _rows(config))
     found = ranks.from_main(lambda: _text(find(ready)))
     if found is not None and run_dir.is_finished(Path(found)):
@@ -83,6 +84,7 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         precision.set_up(config.hardware, exact=config.training.exact)
         is_transformer = _is_transformer(config.model)
         compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
+        optimizers.require(config.optimizer)
         ready = _rows(config)
         variants = stage_objectives.prepare_variants(config, ready)
         model = _model(config, ready, compute)

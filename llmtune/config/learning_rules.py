@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from llmtune.config.sections.tuning import ADAPTERS
+
 if TYPE_CHECKING:
     from llmtune.config.schema import StageConfig
 
@@ -38,6 +40,11 @@ def rules(config: "StageConfig") -> Iterator[tuple[bool, str]]:
     yield (
         optimizer.type == "schedule_free" and config.averaging.type != "none",
         "averaging: optimizer=schedule_free averages the weights itself: use averaging=none",
+    )
+    yield (
+        optimizer.type == "muon" and config.tuning.type in ("head", *ADAPTERS),
+        f"optimizer: muon is for matrices of the layers, and tuning={config.tuning.type} keeps them as they are: use "
+        "optimizer=adamw",
     )
     layer_drop = config.training.layer_drop
     yield (

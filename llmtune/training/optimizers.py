@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -23,12 +24,22 @@ GROUP = "group-"  # no weight is called so
 NEED_WHOLE_MATRICES = ("adafactor",)
 
 
+def require(optimizer: OptimizerConfig) -> None:
+    """Stop if a package is missing.
+
+    Raises:
+        ResourceError: it is.
+    """
+    if optimizer.type == "schedule_free" and find_spec("schedulefree") is None:
+        remedy = "pip install 'llmtune[optimizers]'"
+        raise ResourceError("optimizer=schedule_free needs the package schedulefree", remedy=remedy)
+
+
 def build(groups: list[ParameterGroup], optimizer: OptimizerConfig) -> torch.optim.Optimizer:
-    """An optimizer over groups of weights; of several ways to compute it, the one that is fastest.
+    """An optimizer over groups of weights.
 
     Raises:
         ModelError: there is no weight that it is for.
-        ResourceError: its package is not installed.
     """
     return OPTIMIZERS[optimizer.type](groups, optimizer)
 
@@ -70,11 +81,8 @@ def _muon(groups: list[ParameterGroup], config: Any) -> torch.optim.Optimizer:
 
 
 def _schedule_free(groups: list[ParameterGroup], config: Any) -> torch.optim.Optimizer:
-    try:
-        from schedulefree import AdamWScheduleFree
-    except ImportError:
-        remedy = "pip install 'llmtune[optimizers]'"
-        raise ResourceError("optimizer=schedule_free needs the package schedulefree", remedy=remedy) from None
+    from schedulefree import AdamWScheduleFree
+
     how = {"betas": (config.beta1, config.beta2), "eps": config.eps}
     made = AdamWScheduleFree(_parts(groups, config), lr=config.lr, **how)
     made.train()  # for good: its own way to the average and back is not exact, see averaging.py

@@ -55,6 +55,10 @@ def main() -> None:
 def prepared(overrides: list[str]):
     """A model with gradients, its optimizer after the first step, and its average."""
     from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(locate(MODEL))

@@ -26,6 +26,10 @@ MISTAKES = {
     "a key of another optimizer": (["optimizer=lion", "optimizer.eps=1e-8"], ["optimizer.eps", "eps"]),
     "no decay at all": (["schedule=wsd", "schedule.decay_ratio=0"], ["schedule.decay_ratio", "greater than 0"]),
     "average of everything": (["averaging=ema", "averaging.decay=1"], ["averaging.decay", "less than 1"]),
+    "muon of updates": (
+        ["model=bert", "model.pretrained=a/b", "tuning=lora", "optimizer=muon"],
+        ["optimizer: muon", "tuning=lora", "optimizer=adamw"],
+    ),
     "layers of an lstm": (["training.layer_drop=.1"], ["training.layer_drop", "transformers"]),
     "layers of a compiled model": (
         ["model=bert", "training.layer_drop=.1", "hardware.compile=true"],
