@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 def rules(config: "StageConfig", *, is_pretrained: bool) -> Iterator[tuple[bool, str]]:
     """Pairs of whether something is wrong, and what; see `schema.contradictions`."""
     tuning, model, task, training = config.tuning, config.model, config.task, config.training
+    has_no_adapters = tuning.type in ADAPTERS and model.type in ("lstm", "mlp")
     yield (
-        tuning.type in ADAPTERS and model.type in ("lstm", "mlp"),
+        has_no_adapters,
         f"tuning: {tuning.type} needs a transformers model, and model={model.type} is none: use tuning=full",
     )
     yield (
-        tuning.type not in ("full", "layerwise") and not is_pretrained,
+        tuning.type not in ("full", "layerwise") and not is_pretrained and not has_no_adapters,
         f"tuning: {tuning.type} keeps most weights as they are, and model={model.type} starts with random ones: "
         "set model.pretrained, or use tuning=full",
     )
