@@ -26,6 +26,7 @@ NEEDS = {
     ("balance", "class_weights"): ["balance.class_weights.by_label={rare: 5}"],
     ("task", "causal_lm"): ["model=gpt"],
     ("task", "masked_lm"): ["model=bert"],
+    ("export", "gguf"): ["task=causal_lm", "model=gpt", "tokenizer.lowercase=false"],
     ("augment", "contextual"): ["augment.contextual.model=a/b"],
 }
 
