@@ -80,6 +80,7 @@ def test_verb_decodes_and_saves(verb: str):
         "augment": ["data.train_file=x.csv", "augment=drop", "preview=true"],
         "evaluate": ["run=runs/x"],
         "predict": ["run=runs/x"],
+        "chat": ["run=runs/x"],
         "export": ["run=runs/x"],
         "average": ["runs=[runs/x,runs/y]"],
     }.get(verb, ["data.train_file=x.csv"])
