@@ -42,7 +42,7 @@ def _before_training(trained: StageConfig, restored: Restored) -> PreTrainedMode
     if model.type != "run" and not getattr(model, "pretrained", None):
         return None
     try:
-        return restored.start()[1]()
+        return restored.before()[1]()
     except LlmtuneError as e:
         console.notice(f"nobody knows what was said before training: {e.message}")
         return None

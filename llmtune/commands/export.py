@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,11 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
         from llmtune.errors import DataError
         from llmtune.evaluation import thresholds
         from llmtune.export import Bundle, parity, registry
+        from llmtune.export.registry import refuse_unmergeable
         from llmtune.files import make_folder, remove_leftovers, sync, write_json
         from llmtune.tasks.base import Draw
         from llmtune.training import manifest, precision
-        from llmtune.training.restore import restore
+        from llmtune.training.restore import restore, restore_opened
 
     registry.require(config.export)
     precision.set_up(config.hardware, exact=True)
@@ -59,7 +61,10 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
         card["texts were cleaned"] = cleaners.told(changed)
     if moved := restored.facts.get("thresholds"):
         card["thresholds"] = thresholds.told(moved, restored.facts["task"]["label_names"])
-    bundle = Bundle(restored.model.eval(), restored.tokenizer_dir, restored.facts, card)
+    model = restored.model.eval()
+    refuse_unmergeable(config.export, model)
+    opened = partial(restore_opened, restored.directory)
+    bundle = Bundle(model, restored.tokenizer_dir, restored.facts, card, opened)
     target = Path(config.output) if config.output else directory / "export"
     for name in config.export:
         _refuse_foreign(target / name)

@@ -16,6 +16,7 @@ from llmtune.export import Bundle, gguf, onnx
 from llmtune.models import gguf as gguf_files
 from llmtune.models import registry
 from llmtune.tasks.base import Batch
+from llmtune.training.restore import restore
 
 TOLERANCE = 1e-4
 
@@ -143,6 +144,11 @@ def _huggingface(directory: Path) -> Exported:
     return Exported(lambda inputs: model(**inputs).logits.numpy())
 
 
+def _adapter(directory: Path) -> Exported:
+    model = restore(directory).model.eval()
+    return Exported(lambda inputs: model(**inputs).logits.numpy())
+
+
 def _onnx(directory: Path) -> Exported:
     session = onnx.session(directory)
     names = {node.name for node in session.get_inputs()}
@@ -154,4 +160,4 @@ def _gguf(directory: Path) -> Exported:
     return Exported(lambda inputs: model(**inputs).logits.numpy(), tokenizer)
 
 
-READERS = {"huggingface": _huggingface, "onnx": _onnx, "gguf": _gguf}
+READERS = {"huggingface": _huggingface, "adapter": _adapter, "onnx": _onnx, "gguf": _gguf}
