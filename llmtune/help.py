@@ -46,6 +46,11 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("llmtune finetune runs/bert_cls/latest data.train_file=new.csv tuning=lora", "on new rows"),
         ("llmtune finetune models/minilm task=regression data.train_file=stars.csv", "a model directory, another task"),
     ],
+    "average": [
+        ("llmtune average runs/bert_cls/2026-*", "the mean of runs that began with the same weights; a new run"),
+        ("llmtune average runs/bert_cls/2026-* how=greedy", "of those that do the validation metric good"),
+        ("llmtune average runs/bert_cls/latest", "of the checkpoints that a run has kept (training.keep_checkpoints)"),
+    ],
     "export": [
         ("llmtune export runs/lstm_cls/latest", "a transformers directory and ONNX, each compared with the checkpoint"),
         ("llmtune export runs/lstm_cls/latest export=onnx output=model", "one of them, elsewhere"),

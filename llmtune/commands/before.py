@@ -10,13 +10,14 @@ from transformers import PreTrainedModel
 from llmtune import console
 from llmtune.config.schema import StageConfig
 from llmtune.config.sections.training import EvaluationConfig
+from llmtune.config.sections.tuning import FullTuning
 from llmtune.data.prepared import Split
 from llmtune.errors import LlmtuneError
 from llmtune.evaluation.generated import Compared, compare
 from llmtune.generation.prompts import prompts_for
 from llmtune.tasks import registry as tasks
 from llmtune.training.precision import Compute
-from llmtune.training.restore import Restored, build_base
+from llmtune.training.restore import Restored, start
 
 MOST_TOLD, LONGEST_TOLD = 3, 300  # answers in the terminal, and characters of each text
 
@@ -43,7 +44,7 @@ def _before_training(trained: StageConfig, facts: dict[str, Any]) -> PreTrainedM
     if model.type != "run" and not getattr(model, "pretrained", None):
         return None
     try:
-        return build_base(model, tasks.model_spec(facts["task"], facts["tokenizer"]))
+        return start(model, tasks.model_spec(facts["task"], facts["tokenizer"]), FullTuning(type="full")).base
     except LlmtuneError as e:
         console.notice(f"nobody knows what was said before training: {e.message}")
         return None

@@ -5,26 +5,29 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import instruction_rules, objective_rules, row_rules
+from llmtune.config import export_rules, instruction_rules, learning_rules, objective_rules, row_rules, tuning_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
+from llmtune.config.sections.average import AverageConfig
+from llmtune.config.sections.averaging import AveragingConfig
 from llmtune.config.sections.balance import BalanceConfig
-from llmtune.config.sections.base import Count, Name, Section
+from llmtune.config.sections.base import Count, Name, RunName, Section
 from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.generation import WRITING, Sampling
-from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
+from llmtune.config.sections.model import ModelConfig, TaskConfig
 from llmtune.config.sections.objective import ObjectiveConfig
+from llmtune.config.sections.optimizer import OptimizerConfig
+from llmtune.config.sections.schedule import ScheduleConfig
 from llmtune.config.sections.split import SplitConfig
 from llmtune.config.sections.tokenizer import TokenizerConfig
 from llmtune.config.sections.training import (
     EvaluationConfig,
     ExportConfig,
     HardwareConfig,
-    OptimizerConfig,
-    ScheduleConfig,
     TrainingConfig,
 )
+from llmtune.config.sections.tuning import TuningConfig
 
 FORMAT = 1  # of a saved config; raised when an older one needs translation
 
@@ -50,6 +53,7 @@ class StageConfig(Section):
     tuning: TuningConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
+    averaging: AveragingConfig
     training: TrainingConfig
     hardware: HardwareConfig
     evaluation: EvaluationConfig
@@ -67,7 +71,7 @@ class TrainConfig(StageConfig):
 
     format: Literal[1]
     """Version of the config format."""
-    run_name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")] | None
+    run_name: RunName | None
     """Folder of the runs below output_dir; null: the recipe's name, or the task's."""
     output_dir: Name
     """Folder that holds all runs."""
@@ -163,7 +167,7 @@ class ExportVerbConfig(RunVerbConfig):
     output: Name | None
     """Folder for the exports; null: export/ of the run."""
     parity_rows: Annotated[int, Field(ge=1, le=100_000)]
-    """Rows on which each export is compared with the checkpoint."""
+    """Rows on which each export is compared with the checkpoint; of a language model as many as hold 20,000 tokens."""
 
 
 VERB_CONFIGS: dict[str, type[Section]] = {
@@ -178,6 +182,7 @@ VERB_CONFIGS: dict[str, type[Section]] = {
     "predict": PredictConfig,
     "chat": ChatConfig,
     "export": ExportVerbConfig,
+    "average": AverageConfig,
 }
 
 
@@ -188,7 +193,7 @@ def contradictions(config: StageConfig) -> list[str]:
 
 def _rules(config: StageConfig):
     yield from row_rules.rules(config)
-    data, model, task, training, schedule = config.data, config.model, config.task, config.training, config.schedule
+    data, model, task, training = config.data, config.model, config.task, config.training
     is_pretrained = model.type == "run" or bool(getattr(model, "pretrained", None))
     is_language_model = task.type in ("causal_lm", "masked_lm", "instruction")
     known_metrics = METRICS[task.type]
@@ -197,11 +202,7 @@ def _rules(config: StageConfig):
         training.epochs is None and training.max_steps is None,
         "training.epochs: is null, and so is training.max_steps: set one of them",
     )
-    yield (
-        training.max_steps is not None and (schedule.warmup_steps or 0) > training.max_steps,
-        f"schedule.warmup_steps: the warm-up ({schedule.warmup_steps} steps) is longer than the run "
-        f"(training.max_steps={training.max_steps})",
-    )
+    yield from learning_rules.rules(config)
     yield (
         training.best_metric is not None and training.best_metric not in known_metrics,
         f"training.best_metric: '{training.best_metric}' is never computed for task={task.type}; "
@@ -213,18 +214,10 @@ def _rules(config: StageConfig):
         f"training.batch_size={training.batch_size}",
     )
     yield (
-        config.tuning.type == "lora" and model.type in ("lstm", "mlp"),
-        f"tuning: lora needs a transformers model, and model={model.type} is none: use tuning=full",
-    )
-    yield (
         training.activation_checkpointing and model.type in ("lstm", "mlp"),
         f"training.activation_checkpointing: needs a transformers model, and model={model.type} is none",
     )
-    yield (
-        config.tuning.type != "full" and not is_pretrained,
-        f"tuning: {config.tuning.type} keeps most weights as they are, and model={model.type} starts with random ones: "
-        "set model.pretrained, or use tuning=full",
-    )
+    yield from tuning_rules.rules(config, is_pretrained=is_pretrained)
     yield (
         config.tokenizer.type == "pretrained" and not is_pretrained,
         f"tokenizer: pretrained needs a model that has one, and model={model.type} starts from scratch: use tokenizer=auto",
@@ -297,3 +290,4 @@ def _rules(config: StageConfig):
         f"evaluation.generate_rows: is for models that write text, and task={task.type} writes none: leave it out",
     )
     yield from objective_rules.rules(config)
+    yield from export_rules.rules(config)

@@ -30,7 +30,7 @@ def complete_finetune(tree: dict, library: Library) -> tuple[dict[str, Any], lis
     if "tokenizer" in section and set(section["tokenizer"] or {}) - {"max_length"}:
         problems.append("finetune.tokenizer: only max_length may be set: the tokenizer is the first stage's")
     stage = {key: json.loads(json.dumps(tree[key])) for key in StageConfig.model_fields if key in tree}
-    stage["model"] = {"type": "run", "path": FIRST_STAGE}
+    stage["model"] = {**library.option_of_type("model", "run"), "path": FIRST_STAGE}
     stage["tokenizer"] = {
         **library.option_of_type("tokenizer", "auto"),
         "max_length": tree.get("tokenizer", {}).get("max_length"),
@@ -75,7 +75,7 @@ def for_finetune(
         tokenizer = tree.get("tokenizer", {})
         stage = {key: tree[key] for key in StageConfig.model_fields if key in tree}
         stage["tokenizer"] = {**library.option_of_type("tokenizer", "auto"), "max_length": tokenizer.get("max_length")}
-    stage["model"] = {"type": "run"}
+    stage["model"] = {key: value for key, value in library.option_of_type("model", "run").items() if key != "path"}
     if path is not None:
         stage["model"]["path"] = path
     for key, value in values.items():

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassifierOutput
 
 EMBEDDING_STD = 0.1
+HASH_FACTOR, HASH_PRIME = 1_540_483_477, 2_147_483_647  # a product of both fits into 63 bits
 
 
 class LstmConfig(PretrainedConfig):
@@ -26,6 +27,8 @@ class LstmConfig(PretrainedConfig):
         pooling: str = "max",
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        max_ngram: int = 1,
+        ngram_buckets: int = 50_000,
         pad_token_id: int | None = 0,
         **kwargs,
     ):
@@ -33,6 +36,7 @@ class LstmConfig(PretrainedConfig):
         self.vocab_size, self.embedding_size, self.hidden_size = vocab_size, embedding_size, hidden_size
         self.num_layers, self.bidirectional, self.pooling = num_layers, bidirectional, pooling
         self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
+        self.max_ngram, self.ngram_buckets = max_ngram, ngram_buckets
 
 
 class LstmPreTrainedModel(PreTrainedModel):
@@ -53,7 +57,9 @@ class LstmPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         weights = {name: w for name, w in module.named_parameters(recurse=False) if not getattr(w, "_is_hf_initialized", False)}
         for name, weight in weights.items():
-            if isinstance(module, nn.Embedding):
+            if name == "ngram_weight":
+                nn.init.zeros_(weight)
+            elif isinstance(module, nn.Embedding):
                 nn.init.normal_(weight, std=EMBEDDING_STD)
                 if module.padding_idx is not None:
                     weight[module.padding_idx] = 0.0
@@ -100,7 +106,7 @@ class LstmEncoder(nn.Module):
         self.config = config
         directions = 2 if config.bidirectional else 1
         widths = [config.embedding_size, *[config.hidden_size * directions] * (config.num_layers - 1)]
-        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        self.embedding = _embedding(config)
         self.forward_layers = _layers(widths, config.hidden_size)
         self.backward_layers = _layers(widths if config.bidirectional else [], config.hidden_size)
         if config.recurrent_dropout:  # cuDNN copies the weights at each step, as it must when they are new at each step
@@ -154,6 +160,38 @@ def _reversal(mask_BL: Tensor) -> tuple[Tensor, Tensor]:
     """Lengths [B, 1], and the order [B, L] that reads each text backwards, and that back; padding reads anything."""
     lengths_B1 = mask_BL.sum(-1, keepdim=True)
     return lengths_B1, lengths_B1 - mask_BL.cumsum(-1)
+
+
+class NgramEmbedding(nn.Embedding):
+    """A token's vector plus those of the n-grams that end with it. Joulin et al. 2017: https://aclanthology.org/E17-2068
+
+    The vectors of n-grams begin with zeros, so that one which training never met says nothing. N-grams are hashed: those of one
+    bucket share a vector. What stands before a text counts as padding.
+    """
+
+    def __init__(self, config: LstmConfig):
+        super().__init__(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        self.max_ngram = config.max_ngram
+        self.ngram_weight = nn.Parameter(torch.zeros(config.ngram_buckets, config.embedding_size))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Vectors [B, L, E] of token ids [B, L]."""
+        return super().forward(input) + F.embedding(self.buckets(input), self.ngram_weight).sum(2)
+
+    def buckets(self, input: Tensor) -> Tensor:
+        """The buckets [B, L, max_ngram - 1] of the n-grams of two tokens, of three, ... that end with each token."""
+        earlier_BL, hash_BL, found = input, input * HASH_FACTOR % HASH_PRIME, []
+        for _ in range(self.max_ngram - 1):
+            earlier_BL = F.pad(earlier_BL[:, :-1], (1, 0), value=self.padding_idx or 0)
+            hash_BL = (hash_BL + earlier_BL) * HASH_FACTOR % HASH_PRIME
+            found.append(hash_BL % len(self.ngram_weight))
+        return torch.stack(found, -1)
+
+
+def _embedding(config: LstmConfig) -> nn.Embedding:
+    if config.max_ngram > 1:
+        return NgramEmbedding(config)
+    return nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
 
 
 def _layers(widths: list[int], hidden_size: int) -> nn.ModuleList:

@@ -56,7 +56,7 @@ def locate_checkpoint(path: Path, which: str = "best") -> Path:
             remedy = "train it first: llmtune train ..."
             raise CheckpointError(f"the run has no {which} checkpoint yet", where=str(path), remedy=remedy)
         return target.resolve()
-    if (path / "config.json").is_file() or (path / "llmtune.json").is_file():
+    if any((path / name).is_file() for name in ("config.json", "llmtune.json", "adapter_config.json")):
         return path
     raise CheckpointError("is neither a run directory nor a model directory", where=str(path))
 

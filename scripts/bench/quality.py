@@ -2,7 +2,8 @@
 
     python scripts/bench/quality.py DATA [--jobs ...] [--seeds ...]
 
-DATA holds sst2/{train,dev,test}.csv, imdb/{train,test}.parquet and tinyshakespeare/input.txt. Prints a Markdown table.
+DATA holds sst2/{train,dev,test}.csv, imdb/{train,test}.parquet, chnsenticorp/{train,dev}.tsv and tinyshakespeare/input.txt.
+Prints a Markdown table.
 """
 
 import argparse
@@ -28,6 +29,29 @@ JOBS = {
     "lstm_sst2": ("accuracy", 0.80, ["+recipe=lstm_cls", *PLAIN, *SST2]),
     "bert_sst2": ("accuracy", 0.88, ["+recipe=bert_cls", *PLAIN, *SST2]),
     "lstm_imdb": ("accuracy", 0.89, ["+recipe=lstm_reviews", *PLAIN, *IMDB]),
+    "lstm_chnsenticorp": (
+        "accuracy",
+        0.91,
+        [
+            "data.train_file={data}/chnsenticorp/train.tsv",
+            "data.test_file={data}/chnsenticorp/dev.tsv",
+            "data.column_names=[text,label]",
+            "data.quoting=false",
+            "split.validation_fraction=0",
+            "tokenizer=char",
+            "tokenizer.max_length=400",
+            "augment=[drop]",
+            "augment.drop.rate=0.2",
+            "model.embedding_size=64",
+            "model.hidden_size=64",
+            "model.dropout=0.6",
+            "model.max_ngram=3",
+            "model.ngram_buckets=200000",
+            "optimizer.lr=0.003",
+            "training.batch_size=64",
+            "training.epochs=5",
+        ],
+    ),
     "gpt_shakespeare": (
         "loss",
         1.88,

@@ -22,7 +22,8 @@ from tests.pipeline.conftest import SMALL, Folder, read, read_lines, sentences, 
 COMMON = ["data.train_file=reviews.csv", "tokenizer.min_frequency=1", "training.log_every=1", "training.batch_size=8"]
 AUGMENT = "augment=[synonyms,insert,drop,swap,characters,keyboard,casing,punctuation]"
 RUNS = {
-    "lstm": ["model=lstm", "model.hidden_size=32", AUGMENT, "training.save_every=7", "training.epochs=4"],
+    "lstm": ["model=lstm", "model.hidden_size=32", "model.max_ngram=3", "model.ngram_buckets=500", AUGMENT]
+    + ["training.save_every=7", "training.epochs=4"],
     "bert": [*SMALL["bert"], "task=masked_lm", "data.label_column=null", "training.save_every=7", "training.epochs=4"],
     "gpt": [*SMALL["gpt"], "task=causal_lm", "data.label_column=null", "tokenizer.max_length=12", "training.save_every=7"]
     + ["training.epochs=6", "training.gradient_accumulation_steps=2"],

@@ -1,10 +1,10 @@
-"""What is to be learned, by which model, and which of its weights learn."""
+"""What is to be learned, and by which model."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmtune.config.sections.base import Count, Fraction, Name, Positive, Section
+from llmtune.config.sections.base import Count, Fraction, Name, Section
 
 
 class ClassificationTask(Section):
@@ -95,6 +95,10 @@ class LstmModel(Section):
     """Dropout on word vectors, between layers and before the head."""
     recurrent_dropout: Fraction
     """Share of the recurrent weights dropped in each step. Merity et al. 2018 (weight-dropped LSTM)."""
+    max_ngram: Annotated[int, Field(ge=1, le=5)]
+    """Longest run of neighbouring tokens that has a vector as well, as in fastText; 1: tokens alone. Joulin et al. 2017."""
+    ngram_buckets: Annotated[int, Field(ge=1, le=10_000_000)]
+    """Vectors of n-grams; if there are more n-grams, several share one."""
 
 
 class MlpModel(Section):
@@ -115,7 +119,7 @@ class TransformerModel(Section):
     """What every transformers architecture has: weights to start from, or a size from scratch."""
 
     pretrained: Name | None
-    """Directory, package:NAME/PATH or hub name of the weights to start from; null: from scratch."""
+    """Directory, GGUF file, package:NAME/PATH or hub name of the weights to start from; null: from scratch."""
     revision: Name | None
     """Branch, tag or commit of a hub name."""
     size: Literal["tiny", "mini", "small", "medium", "base"]
@@ -149,36 +153,9 @@ class RunModel(Section):
 
     type: Literal["run"]
     path: Name
-    """A run directory, one of its checkpoints, or a model directory."""
+    """A run directory, one of its checkpoints, a model directory, or an adapter directory of peft's."""
+    base: Name | None
+    """Weights that an adapter of peft's belongs to, as model.pretrained; null: those that its adapter_config.json names."""
 
 
 ModelConfig = Annotated[LstmModel | MlpModel | BertModel | GptModel | RunModel, Field(discriminator="type")]
-
-
-class FullTuning(Section):
-    """Every weight learns."""
-
-    type: Literal["full"]
-
-
-class HeadTuning(Section):
-    """Only the task's head learns."""
-
-    type: Literal["head"]
-
-
-class LoraTuning(Section):
-    """Low-rank updates of the linear layers, and the head. Hu et al. 2022."""
-
-    type: Literal["lora"]
-    rank: Count
-    """Rank of the updates."""
-    alpha: Positive
-    """Updates are scaled by alpha / rank."""
-    dropout: Fraction
-    """Dropout before the updates."""
-    target_modules: tuple[Name, ...] | None
-    """Names of the layers to update; null: every linear layer but the head."""
-
-
-TuningConfig = Annotated[FullTuning | HeadTuning | LoraTuning, Field(discriminator="type")]

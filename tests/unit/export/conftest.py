@@ -41,8 +41,8 @@ def bundle(section, tmp_path) -> Callable[..., Bundle]:
         made = tokenizers.train(how, family=family, vocab_size=300, min_frequency=1, lowercase=True, texts=TEXTS)
         made.save_pretrained(directory / "tokenizer")
         spec = tiny.spec(task, vocab_size=len(made), pad_token_id=made.pad_token_id, eos_token_id=made.eos_token_id)
-        sizes = {"hidden_size": 16} if kind == "lstm" else {"hidden_size": 16, "num_heads": 2}
-        model = registry.build(section(f"model/{kind}", **sizes), spec).eval()
+        more = {"max_ngram": 3, "ngram_buckets": 60} if kind == "lstm" else {"num_heads": 2}
+        model = registry.build(section(f"model/{kind}", hidden_size=16, **more), spec).eval()
         for parameter in model.parameters():
             parameter.data.add_(0.2 * torch.randn_like(parameter))
         facts = {"type": task, "max_length": tiny.MAX_LENGTH, "pad_token_id": made.pad_token_id, "token_types": False}
