@@ -11,8 +11,6 @@ from llmtune.config.sections.generation import Sampling
 from llmtune.generation.detokenizer import Detokenizer
 from llmtune.randomness import generator
 
-DRAWS = 256  # numbers that are drawn at once
-
 FinishReason = Literal["stop", "length", "window", "interrupted"]
 
 
@@ -65,7 +63,7 @@ class Row:
     ):
         self.tokens, self.num_prompt = list(prompt), len(prompt)
         self._how, self._tokenizer, self._ends, self._window, self._slides = how, tokenizer, ends, window, slides
-        self._key, self._uniform_T = key, np.empty(0)
+        self._key = key
         self._is_read_along = is_shown or bool(how.stop)
         self._detokenizer = Detokenizer(tokenizer)
         self._text, self._num_shown = "", 0
@@ -86,13 +84,9 @@ class Row:
     def num_written(self) -> int:
         return len(self.tokens) - self.num_prompt
 
-    @property
-    def uniform(self) -> float:
-        """The number that decides about the next token."""
-        block, place = divmod(self.num_written, DRAWS)
-        if place == 0 or not len(self._uniform_T):
-            self._uniform_T = generator(self._how.seed, "sample", self._key, block).random(DRAWS)
-        return self._uniform_T[place]
+    def waiting(self, size: int) -> np.ndarray:
+        """What decides about the next token of a vocabulary, see `sampling.draw`."""
+        return generator(self._how.seed, "sample", self._key, self.num_written).standard_exponential(size)
 
     def take(self, token: int) -> bool:
         """Write one more token, or end. Returns whether the context has lost its beginning."""
@@ -144,9 +138,9 @@ class Row:
             return
         searched = max(0, len(self._text) - max(map(len, self._how.stop), default=0))
         self._text += added
-        found = [place for text in self._how.stop if (place := self._text.find(text, searched)) >= 0]
-        if found:
-            self._text, self.finish_reason = self._text[: min(found)], "stop"
+        found = [(place + len(t), place) for t in self._how.stop if (place := self._text.find(t, searched)) >= 0]
+        if found:  # the one that was whole first counts
+            self._text, self.finish_reason = self._text[: min(found)[1]], "stop"
 
     def _num_doubtful(self) -> int:
         """Length of the longest end of the text with which a stop text begins."""

@@ -27,22 +27,24 @@ def penalized(logits_BV: Tensor, tokens: Sequence[Sequence[int]], penalty: float
     return changed_BV
 
 
-def draw(logits_BV: Tensor, uniform_B: np.ndarray, how: Sampling) -> Tensor:
-    """One token for each row, drawn by its number in [0, 1); int64 [B].
+def draw(logits_BV: Tensor, waiting_BV: np.ndarray, how: Sampling) -> Tensor:
+    """One token for each row, int64 [B], on the CPU: the one that comes first, where a share of s comes after waiting / s.
 
-    Everything happens on the CPU, where running sums are the same each time.
+    The first of exponential waiting times falls to each token as often as its share says. A token whose logit changes a little,
+    or that is just not among the candidates any more, changes what is drawn only if it would have been drawn itself.
+
+    Args:
+        logits_BV: of the next token.
+        waiting_BV: draws of the standard exponential distribution.
+        how: with a temperature above 0.
     """
     shares_BK, ids_BK = candidates(logits_BV.float().cpu(), how)
-    bounds_BK = shares_BK.double().cumsum(-1)
-    at_B1 = torch.from_numpy(uniform_B).unsqueeze(-1) * bounds_BK[:, -1:]
-    places_B1 = torch.searchsorted(bounds_BK, at_B1, right=True).clamp_max_(bounds_BK.shape[-1] - 1)
-    return ids_BK.gather(-1, places_B1).squeeze(-1)
+    waiting_BK = torch.from_numpy(waiting_BV).gather(-1, ids_BK)
+    return ids_BK.gather(-1, (shares_BK.double() / waiting_BK).argmax(-1, keepdim=True)).squeeze(-1)
 
 
 def candidates(logits_BV: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
-    """Shares of the tokens that may be drawn, not normalized and 0 for those that may not, and their ids in ascending order.
-
-    In the order of their ids, so that two tokens that are equally likely but for rounding do not change places.
+    """Shares of the tokens that may be drawn, not normalized and 0 for those that may not, and their ids.
 
     Args:
         logits_BV: float32.
@@ -57,8 +59,7 @@ def candidates(logits_BV: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
     if not is_whole and ids_BK.shape[-1] < size:
         likeliest_BK, ids_BK = logits_BV.sort(-1, descending=True)
         shares_BK, _ = _shares(logits_BV, likeliest_BK, how)
-    ids_BK, order_BK = ids_BK.sort(-1)
-    return shares_BK.gather(-1, order_BK), ids_BK
+    return shares_BK, ids_BK
 
 
 def _shares(logits_BV: Tensor, likeliest_BK: Tensor, how: Sampling) -> tuple[Tensor, bool]:

@@ -129,4 +129,4 @@ class Writer:
             logits_BV = penalized(logits_BV.float(), [row.tokens for row in rows], how.repetition_penalty)
         if how.temperature == 0:
             return logits_BV.argmax(-1).tolist()
-        return draw(logits_BV, np.array([row.uniform for row in rows]), how).tolist()
+        return draw(logits_BV, np.stack([row.waiting(logits_BV.shape[-1]) for row in rows]), how).tolist()

@@ -52,7 +52,7 @@ def attend(
     is_causal = is_causal and num_queries > 1 and attention_mask is None
     # Rotated queries and keys are float32 under autocast, which torch's kernel would convert.
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
-    is_faster = dropout > 0 or (dtype == torch.bfloat16 and num_queries * num_keys <= MOST_SCORES)
+    is_faster = dropout > 0 or (dtype == torch.bfloat16 and num_queries > 1 and num_queries * num_keys <= MOST_SCORES)
     is_known = all(kwargs.get(name) is None for name in NOT_HERE) and not (is_causal and num_queries != num_keys)
     if query.device.type != "cpu" or not is_faster or not is_known:
         return sdpa_attention_forward(

@@ -50,7 +50,6 @@ def shares_by_transformers(logits_BV: torch.Tensor, given: Sampling) -> torch.Te
 def test_shares_are_those_of_transformers(given: dict, size: int):
     logits_BV = 4 * torch.randn(6, size, generator=torch.Generator().manual_seed(0))
     shares_BK, ids_BK = candidates(logits_BV, how(**given))
-    assert (ids_BK.diff(dim=-1) > 0).all()
     found_BV = torch.zeros_like(logits_BV).scatter_(-1, ids_BK, shares_BK / shares_BK.sum(-1, keepdim=True))
     expected_BV = shares_by_transformers(logits_BV, how(**given))
     torch.testing.assert_close(found_BV, expected_BV, atol=1e-6, rtol=1e-4)
@@ -59,18 +58,17 @@ def test_shares_are_those_of_transformers(given: dict, size: int):
 
 def test_draws_are_as_frequent_as_their_shares():
     logits_1V = torch.tensor([[2.0, 0.0, 1.0, -1.0, -30.0]])
-    uniform_N = (np.arange(10_000) + 0.5) / 10_000
-    tokens_N = draw(logits_1V.expand(len(uniform_N), -1), uniform_N, how())
-    counts_V = torch.bincount(tokens_N, minlength=5) / len(uniform_N)
-    torch.testing.assert_close(counts_V, logits_1V[0].softmax(-1), atol=2e-4, rtol=0)
+    waiting_NV = np.random.default_rng(0).standard_exponential((20_000, 5))
+    tokens_N = draw(logits_1V.expand(len(waiting_NV), -1), waiting_NV, how())
+    counts_V = torch.bincount(tokens_N, minlength=5) / len(waiting_NV)
+    torch.testing.assert_close(counts_V, logits_1V[0].softmax(-1), atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
 @pytest.mark.parametrize("given", [{}, {"top_p": 0.9}, {"top_k": 2}, {"min_p": 0.5}], ids=str)
-def test_the_ends_of_the_scale_draw_what_may_be_drawn(uniform: float, given: dict):
-    logits_BV = torch.tensor([[-torch.inf, 3.0, 2.9, -50.0, -torch.inf]] * 2)
-    tokens = draw(logits_BV, np.full(2, uniform), how(**given)).tolist()
-    assert set(tokens) <= {1, 2}
+def test_what_may_not_be_drawn_is_not_drawn(given: dict):
+    logits_BV = torch.tensor([[-torch.inf, 3.0, 2.9, -50.0, -torch.inf]] * 100)
+    waiting_BV = np.random.default_rng(0).standard_exponential((100, 5))
+    assert set(draw(logits_BV, waiting_BV, how(**given)).tolist()) == {1, 2}
 
 
 def test_the_penalty_is_that_of_transformers():
