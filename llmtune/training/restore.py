@@ -18,7 +18,7 @@ from llmtune.config.sections.tuning import ADAPTERS, FullTuning, TuningConfig
 from llmtune.data.clean import registry as cleaners
 from llmtune.data.clean.registry import Cleaner
 from llmtune.errors import CheckpointError, ModelError
-from llmtune.models import adapters
+from llmtune.models import adapters, gguf
 from llmtune.models import registry as models
 from llmtune.models.heads import new_weights
 from llmtune.models.location import locate
@@ -85,7 +85,7 @@ class Restored:
 
 
 def restore(path: str | Path, *, which: str = "best", task: str | None = None) -> Restored:
-    """Read a run, a checkpoint or a model directory.
+    """Read a run, a checkpoint, a model directory, or a GGUF file.
 
     Args:
         path: of it.
@@ -96,7 +96,7 @@ def restore(path: str | Path, *, which: str = "best", task: str | None = None) -
         CheckpointError: it is damaged, incomplete or no such thing.
         ModelError: its weights or config are unfit.
     """
-    directory = run_dir.locate_checkpoint(paths.resolve(str(path)), which)
+    directory = _located(paths.resolve(str(path)), which)
     if (directory / manifest.NAME).is_file():
         checkpoint.verify(directory)
     facts = _facts(directory)
@@ -105,6 +105,11 @@ def restore(path: str | Path, *, which: str = "best", task: str | None = None) -
     if (directory / checkpoint.LEARNED).is_file():
         return Restored(tuning.merged(_opened(directory, facts)), directory, facts)
     return Restored(models.load(directory, task=task), directory, facts)
+
+
+def _located(path: Path, which: str) -> Path:
+    file = path if gguf.is_gguf(path) else gguf.the_only_one(path) if path.is_dir() else None
+    return gguf.as_directory(file) if file is not None else run_dir.locate_checkpoint(path, which)
 
 
 def restore_opened(directory: Path) -> tuple[nn.Module, Path]:

@@ -64,6 +64,9 @@ def test_lora_on_a_gguf_file_and_a_gpt_from_scratch(reviews):
     reviews.ok(
         "train", *LM, "model=gpt", f"model.pretrained={runs[1]}/export/gguf", "run_name=again"
     )  # what it wrote, it reads
+    talk = reviews.ok("chat", "start.gguf", "max_new_tokens=4", stdin="hi\n")
+    assert talk.out.count("\n") == 1 and "start.gguf answers by its chat template" in talk.err
+    assert "answer" in json.loads(reviews.ok("predict", "start.gguf", "max_new_tokens=4", stdin="hi\n").out)
     shutil.rmtree(reviews / "cache" / "gguf")  # merged: nothing of the start is needed any more
     (reviews / "start.gguf").unlink()
     lora, gpt = transformers_alone(*(run / "export" / "huggingface" for run in runs))
