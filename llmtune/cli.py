@@ -38,8 +38,12 @@ VERBS: dict[str, Verb] = {
     "train": Verb("train a model", "train", "+recipe=NAME", sweeps=True),
     "evaluate": Verb("score a run's model on its test rows or a file", "evaluate", "RUN", 1, 1),
     "finetune": Verb("train on from a run or a model directory", "finetune", "[RUN] [+recipe=NAME]", 0, 1, sweeps=True),
+    "average": Verb(
+        "a new run from the mean of several runs' weights, or of one's checkpoints", "average", "RUN [RUN ...]", 1, 99
+    ),
     "export": Verb("write a run's model for others, checked against it", "export", "RUN", 1, 1),
     "predict": Verb("predict lines of a file or of standard input, to JSONL", "predict", "RUN [FILE]", 1, 2),
+    "chat": Verb("talk with a model in the terminal", "chat", "RUN", 1, 1),
     "verify": Verb("check a run or an export against its manifests", "verify", "RUN", 1, 1),
     "list": Verb("recipes, groups, and the options of a group", "list", "[recipes|GROUP]", 0, 1),
     "show": Verb("the composed, checked config as YAML", "show", "[VERB [RUN]] [+recipe=NAME]", 0, 3),
@@ -57,7 +61,7 @@ FLAGS = {
 }
 _SHORT = {"-h": "--help", "-m": "--multirun"}
 OF_VERB = {"--preview": ("augment", "preview=true")}  # flags that one verb alone has, and the override they stand for
-_PRINTING = ("list", "show", "schema", "completion", "predict")  # their output is all they do
+_PRINTING = ("list", "show", "schema", "completion", "predict", "chat")  # their output is all they do
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class Options:
     """What stands on the command line besides overrides.
 
     Attributes:
-        words: words without '=': the RUN of evaluate, export and finetune, RUN and FILE of predict, what to list or show.
+        words: words without '=': the RUN of evaluate, export, chat and finetune, those of average, RUN and FILE of predict,
+            what to list or show.
         multirun: -m.
         config_dir: folder of the user's own groups and options.
         debug: whether errors show their traceback.
@@ -172,7 +177,9 @@ def word_overrides(name: str, words: list[str]) -> list[str]:
     """The overrides that a verb's words stand for, quoted for Hydra."""
     if name == "finetune" and words:
         return ["model=run", f"model.path={quote(words[0])}"]
-    if name in ("evaluate", "export", "predict"):
+    if name == "average" and words:
+        return [f"runs=[{','.join(quote(word) for word in words)}]"]
+    if name in ("evaluate", "export", "predict", "chat"):
         return [f"{key}={quote(word)}" for key, word in zip(("run", "file"), words, strict=False)]
     return []
 

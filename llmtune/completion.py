@@ -7,7 +7,7 @@ from llmtune.cli import FLAGS, OF_VERB, VERBS
 
 SHELLS = ("bash", "zsh", "fish")
 _STAGES = ("inspect", "preprocess", "augment", "plan", "train", "finetune", "run")
-_CONFIGURED = (*_STAGES, "evaluate", "predict", "export")
+_CONFIGURED = (*_STAGES, "evaluate", "predict", "chat", "export", "average")
 
 
 def complete(words: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TextIO
 
 from llmtune.errors import ConfigError, LlmtuneError
 
@@ -150,21 +151,34 @@ def result_table(title: str, rows: list[tuple[str, str]]) -> None:
 
 def jobs_table(title: str, header: list[str], rows: list[list[str]]) -> None:
     """Many rows of several columns, on stdout: the jobs of a sweep, the recipes."""
+    _table(title, header, rows, sys.stdout, numbers=())
+
+
+def notice_table(title: str, header: list[str], rows: list[list[str]], *, numbers: tuple[int, ...]) -> None:
+    """Rows of several columns, on stderr, as a notice is; columns of numbers stand to the right."""
+    if is_main():
+        _table(title, header, rows, sys.stderr, numbers=numbers)
+
+
+def _table(title: str, header: list[str], rows: list[list[str]], stream: TextIO, *, numbers: tuple[int, ...]) -> None:
     header, rows = [printable(cell) for cell in header], [[printable(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
+    if not stream.isatty():
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        padded = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
-        print("\n".join([printable(title), *(f"  {line.rstrip()}" for line in padded)]), flush=True)
+        padded = [
+            "  ".join(f"{cell:{'>' if i in numbers else '<'}{widths[i]}}" for i, cell in enumerate(row))
+            for row in [header, *rows]
+        ]
+        print("\n".join([printable(title), *(f"  {line.rstrip()}" for line in padded)]), file=stream, flush=True)
         return
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=Text(printable(title)), title_justify="left")
-    for name in header:
-        table.add_column(Text(name), overflow="fold")
+    for i, name in enumerate(header):
+        table.add_column(Text(name), overflow="fold", justify="right" if i in numbers else "left")
     for row in rows:
         table.add_row(*map(Text, row))
-    _stdout().print(table)
+    (_stderr() if stream is sys.stderr else _stdout()).print(table)
 
 
 def before_and_after(title: str, before: list[tuple[str, bool]], after: list[tuple[str, bool]]) -> None:

@@ -8,6 +8,7 @@ from llmtune.errors import LlmtuneError, ResourceError
 
 # module -> the extra that brings it
 EXTRAS = {
+    "gguf": "gguf",
     "peft": "lora",
     "onnx": "onnx",
     "onnxruntime": "onnx",

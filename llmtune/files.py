@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import glob
 import json
 import os
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 T = TypeVar("T")
+SIZES = "sizes.json"  # of the files of a folder that `build_once` made
 
 
 @contextlib.contextmanager
@@ -100,6 +102,58 @@ def new_folder(parent: Path, fill: Callable[[Path], None] = lambda folder: None)
         raise ResourceError("no free name for a folder", where=str(parent))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def build_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """A folder of files that is filled once, by one process while the others wait; again if a file of it is gone or cut off.
+
+    Args:
+        folder: is made with its parents.
+        fill: writes the files into a folder beside it.
+
+    Raises:
+        ResourceError: it cannot be written, or the disk is full.
+    """
+    if _is_whole(folder):
+        return folder
+    make_folder(folder.parent)
+    try:
+        with (folder.parent / f".lock-{folder.name}").open("w") as lock:
+            with contextlib.suppress(OSError):  # not every network file system has locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_whole(folder):
+                _fill(folder, fill)
+    except OSError as e:
+        remedy = "free some space, or set the environment variable LLMTUNE_CACHE to another folder"
+        message = f"the cache cannot be written: {e.strerror or e}"
+        raise ResourceError(message, where=str(e.filename or folder), remedy=remedy) from e
+    return folder
+
+
+def _fill(folder: Path, fill: Callable[[Path], None]) -> None:
+    remove_leftovers(folder.parent)
+    temporary = folder.parent / f".tmp-{folder.name}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number, as in a container
+    temporary.mkdir()
+    try:
+        fill(temporary)
+        sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
+        write_json(temporary / SIZES, sizes)
+        for path in (*temporary.iterdir(), temporary):
+            sync(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / SIZES).read_bytes())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
 
 
 def side_by_side(*jobs: Callable[[], Any]) -> list[Any]:

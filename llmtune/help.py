@@ -46,6 +46,11 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("llmtune finetune runs/bert_cls/latest data.train_file=new.csv tuning=lora", "on new rows"),
         ("llmtune finetune models/minilm task=regression data.train_file=stars.csv", "a model directory, another task"),
     ],
+    "average": [
+        ("llmtune average runs/bert_cls/2026-*", "the mean of runs that began with the same weights; a new run"),
+        ("llmtune average runs/bert_cls/2026-* how=greedy", "of those that do the validation metric good"),
+        ("llmtune average runs/bert_cls/latest", "of the checkpoints that a run has kept (training.keep_checkpoints)"),
+    ],
     "export": [
         ("llmtune export runs/lstm_cls/latest", "a transformers directory and ONNX, each compared with the checkpoint"),
         ("llmtune export runs/lstm_cls/latest export=onnx output=model", "one of them, elsewhere"),
@@ -53,6 +58,15 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "predict": [
         ("llmtune predict runs/lstm_cls/latest reviews.txt output=scores.jsonl", "each line of a file"),
         ("echo 'a fine film' | llmtune predict runs/lstm_cls/latest", "standard input"),
+        (
+            "llmtune predict runs/gpt_lm/latest starts.txt temperature=.8 top_p=.9 max_new_tokens=100",
+            "a model that writes text",
+        ),
+    ],
+    "chat": [
+        ("llmtune chat runs/instruct/latest", "a run, a checkpoint, an export"),
+        ("llmtune chat models/smollm2 temperature=0", "any causal model of transformers"),
+        ("printf 'hello\\nand you?\\n' | llmtune chat models/smollm2", "one turn a line, for scripts"),
     ],
     "verify": [("llmtune verify runs/lstm_cls/latest", "every checkpoint, export and log of the run")],
     "list": [

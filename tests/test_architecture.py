@@ -19,6 +19,7 @@ FLOORS = [
     {"tasks", "tuning"},
     {"objectives"},
     {"training"},
+    {"generation"},
     {"evaluation", "export", "serving"},
     {"inspection"},
     {"commands"},

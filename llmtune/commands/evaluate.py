@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmtune import console, startup
 from llmtune.config.compose import compose
+from llmtune.config.sections.generation import WRITING
 
 if TYPE_CHECKING:
     from llmtune.cli import Options
@@ -22,7 +23,7 @@ def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
     """Score and write; returns the metrics and the folder with metrics.json, predictions.jsonl and report.html."""
     with startup.importing():
         from llmtune.commands import rows, runs
-        from llmtune.errors import DataError
+        from llmtune.errors import ConfigError, DataError
         from llmtune.evaluation import thresholds
         from llmtune.evaluation.evaluate import evaluate
         from llmtune.evaluation.writing import write_evaluation
@@ -36,6 +37,9 @@ def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
     is_transformer = not restored.model.config.model_type.startswith("llmtune_")
     compute = precision.choose(config.hardware, precision=config.evaluation.precision, is_transformer=is_transformer)
     task = restored.task()
+    if config.evaluation.generate_rows and task.type not in WRITING:
+        problem = f"evaluation.generate_rows: task={task.type} writes no text: leave it out"
+        raise ConfigError([problem])
     if config.file:
         split, name = rows.of_file(config.file, trained, restored), Path(config.file).name
     else:
@@ -54,7 +58,14 @@ def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
     facts = [("model", str(restored.directory)), ("task", task.type), ("rows", f"{split.num_rows:,}")]
     if moved := restored.facts.get("thresholds"):
         facts.append(("thresholds", thresholds.told(moved, task.describe()["label_names"])))
-    write_evaluation(target, found, task=task, split=split, facts=facts, history_file=directory / "metrics.jsonl")
+    compared = []
+    if config.evaluation.generate_rows:
+        from llmtune.commands import before
+
+        compared, scores = before.answers(config.evaluation, trained, restored, split, compute=compute)
+        found = found._replace(metrics={**found.metrics, **scores})
+    history = directory / "metrics.jsonl"
+    write_evaluation(target, found, task=task, split=split, facts=facts, history_file=history, compared=compared)
     return found.metrics, target
 
 
@@ -67,5 +78,11 @@ def tell_metrics(title: str, metrics: dict[str, Any], directory: Path) -> None:
     matrix = metrics.get("confusion_matrix")
     if matrix and len(matrix) <= 6:
         rows.append(("confusion matrix", "\n".join("  ".join(f"{n:>6,}" for n in row) for row in matrix)))
+    for name, shown in metric_rows(metrics.get("answers", {}).get("before", {})):
+        rows.append((f"{name}, before training", shown))
     rows.append(("report", str(directory / "report.html")))
     console.result_table(title, rows)
+    if "answers" in metrics:
+        from llmtune.commands import before
+
+        before.tell(directory)

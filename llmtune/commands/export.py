@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 
 PARITY = "parity.json"
+MOST_LOGITS = 2**26  # of one batch to compare: 256 MiB
+MOST_TOKENS = 20_000  # of a language model to compare
 
 
 def run(args: list[str], options: "Options") -> int:
@@ -35,10 +38,11 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
         from llmtune.errors import DataError
         from llmtune.evaluation import thresholds
         from llmtune.export import Bundle, parity, registry
+        from llmtune.export.registry import refuse_unmergeable
         from llmtune.files import make_folder, remove_leftovers, sync, write_json
         from llmtune.tasks.base import Draw
         from llmtune.training import manifest, precision
-        from llmtune.training.restore import restore
+        from llmtune.training.restore import restore, restore_opened
 
     registry.require(config.export)
     precision.set_up(config.hardware, exact=True)
@@ -50,13 +54,17 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
     if rows_from is None:
         raise DataError("the run has no rows to compare an export on", where=str(directory))
     split = ready.splits[rows_from]
-    num_rows = min(config.parity_rows, split.num_rows)
+    at_once, at_most = _rows_to_compare(restored)
+    num_rows = min(config.parity_rows, at_most, split.num_rows)
     card = _facts(trained, directory, restored.directory)
     if changed := restored.facts.get("clean"):
         card["texts were cleaned"] = cleaners.told(changed)
     if moved := restored.facts.get("thresholds"):
         card["thresholds"] = thresholds.told(moved, restored.facts["task"]["label_names"])
-    bundle = Bundle(restored.model.eval(), restored.tokenizer_dir, restored.facts, card)
+    model = restored.model.eval()
+    refuse_unmergeable(config.export, model)
+    opened = partial(restore_opened, restored.directory)
+    bundle = Bundle(model, restored.tokenizer_dir, restored.facts, card, opened)
     target = Path(config.output) if config.output else directory / "export"
     for name in config.export:
         _refuse_foreign(target / name)
@@ -69,7 +77,7 @@ def export_run(config: "ExportVerbConfig") -> tuple[dict[str, Any], Path]:
         _remove(temporary, old)  # a killed process had the same number, as in a container
         try:
             registry.write(export, bundle, temporary)
-            chunks = (range(i, min(i + 32, num_rows)) for i in range(0, num_rows, 32))
+            chunks = (range(i, min(i + at_once, num_rows)) for i in range(0, num_rows, at_once))
             batches = (_collate(task, split, indices, Draw(trained.seed, 0, training=False)) for indices in chunks)
             compared = parity.check(export, bundle, temporary, batches)
             manifest.write(temporary, without=["README.md"], checkpoint=restored.directory.name)
@@ -116,17 +124,34 @@ def _refuse_foreign(directory: Path) -> None:
         )
 
 
+def _rows_to_compare(restored: Any) -> tuple[int, int]:
+    """How many rows at once, and at most: a language model answers each token with a number for each that there is."""
+    from llmtune.models.spec import NAMING
+
+    task = restored.facts["task"]
+    if task["type"] not in (*NAMING, "regression"):
+        logits_per_row = task["max_length"] * restored.model.config.vocab_size
+        return max(1, min(32, MOST_LOGITS // logits_per_row)), max(1, MOST_TOKENS // task["max_length"])
+    return 32, 10**9
+
+
 def tell_parity(parity: dict[str, Any], directory: Path) -> None:
     rows = [
         (name, f"{directory / name}\n{facts['rows']:,} rows compared, largest difference {facts['max_difference']:.1e}")
         for name, facts in parity["exports"].items()
     ]
+    for facts in parity["exports"].values():
+        if rounding := facts.get("rounding"):
+            changed = f"{rounding['argmax_differences']:,} of {rounding['answers']:,} answers"
+            told = f"{facts['outtype']} weights change logits by up to {rounding['max_difference']:.1e}, and {changed}"
+            rows.append(("", told))
     console.result_table("exported", rows)
 
 
 def _collate(task: Any, split: Any, indices: range, draw: Any) -> Any:
-    stored = split.rows(list(indices))
-    return task.collate([{**row, "id": i} for row, i in zip(stored, indices, strict=True)], draw)
+    """Rows of several texts are read as one: what comes out has to agree, whatever it means, and an export knows no places."""
+    stored = [{**row, "id": i} for row, i in zip(split.rows(list(indices)), indices, strict=True)]
+    return task.collate([{k: v for k, v in row.items() if k != "position_ids"} for row in stored], draw)
 
 
 def _facts(trained: Any, directory: Path, checkpoint: Path) -> dict[str, Any]:

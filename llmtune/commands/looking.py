@@ -18,6 +18,7 @@ from llmtune.errors import DataError
 from llmtune.inspection.findings import Finding
 from llmtune.inspection.inspect import Inspection, inspect
 from llmtune.inspection.tokens import Tokens
+from llmtune.tasks.chat import Chat
 from llmtune.tasks.prepare import load_rows, tokenizer_of
 
 
@@ -80,6 +81,7 @@ def _tokens(config: TrainConfig, wanted: Preparation, tables: dict, scratch: Pat
     except DataError as e:  # all texts are blank, or too rare: the findings tell
         console.notice(f"tokens are not counted: {e.message}")
         return None
+    is_chat, task = config.task.type == "instruction", config.task
     return Tokens(
         tokenizer,
         directory,
@@ -87,4 +89,5 @@ def _tokens(config: TrainConfig, wanted: Preparation, tables: dict, scratch: Pat
         longest=wanted.origin.max_length,
         is_trained=tokenizers.kind(config.tokenizer, config.model) == "word",
         has_pairs=config.data.text_pair_column is not None,
+        chat=Chat(tokenizer, answers=task.answers, system_prompt=task.system_prompt) if is_chat else None,
     )

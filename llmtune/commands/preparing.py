@@ -1,6 +1,5 @@
 """The rows of a config, prepared now or before. Nothing here imports torch unless there is something to prepare."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,15 @@ from llmtune.data import prepared
 from llmtune.data.preparation import Origin, Preparation
 from llmtune.data.prepared import Prepared
 from llmtune.errors import ModelError
-from llmtune.models import checks
+from llmtune.models import adapters, checks
 from llmtune.models.location import locate
 from llmtune.training import run_dir
 from llmtune.training.manifest import read_json
 
 
 def cache_dir() -> Path:
-    """Where prepared data lies: below $LLMTUNE_CACHE, else below the user's cache folder."""
-    if folder := os.environ.get("LLMTUNE_CACHE"):
-        return Path(folder) / "prepared"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmtune" / "prepared"
+    """Where prepared data lies."""
+    return paths.cache_dir("prepared")
 
 
 def prepare_stage(config: StageConfig) -> Prepared:
@@ -64,9 +61,10 @@ def _origin(model: ModelConfig) -> Origin:
     if model.type == "run":
         directory = run_dir.locate_checkpoint(paths.resolve(model.path))
         facts = read_json(directory / "llmtune.json") if (directory / "llmtune.json").is_file() else {}
-        limit = facts.get("task", {}).get("max_length") or _longest_input(directory)
-        has_tokenizer = (directory / "tokenizer_config.json").is_file()
-        return Origin(directory if has_tokenizer else None, limit, facts.get("task"))
+        base = adapters.base_of(directory, model.base) if adapters.is_adapter(directory) else directory
+        limit = facts.get("task", {}).get("max_length") or _longest_input(base)
+        with_tokenizer = [place for place in (directory, base) if (place / "tokenizer_config.json").is_file()]
+        return Origin(with_tokenizer[0] if with_tokenizer else None, limit, facts.get("task"))
     if getattr(model, "pretrained", None):
         located = locate(model.pretrained, model.revision)
         checks.read_config(located)  # what is wrong with the model comes before its tokenizer

@@ -13,7 +13,8 @@ from llmtune.data.clean.stages import cleaned
 from llmtune.data.prepared import Prepared, Split
 from llmtune.data.spool import Spool
 from llmtune.errors import DataError
-from llmtune.tasks.prepare import encode_rows, load_rows
+from llmtune.tasks.encoding import encode_rows
+from llmtune.tasks.prepare import load_rows
 from llmtune.training.manifest import sha256
 from llmtune.training.restore import Restored
 
@@ -43,14 +44,14 @@ def of_file(file: str, trained: StageConfig, restored: Restored) -> Split:
     """Another file's rows, all of them, read and cleaned as the run's data was and encoded for its task."""
     source = file_like(trained.data, file)
     task = restored.task()
-    tokenizer = restored.directory / "tokenizer.json"
+    tokenizer = [restored.directory / name for name in ("tokenizer.json", "chat_template.jinja")]
     key = {
         "llmtune": llmtune.__version__,
         "inputs": sources.fingerprint(source),
         "data": source.model_dump(mode="json"),
         "clean": restored.facts.get("clean", []),
         "task": task.describe(),
-        "tokenizer": sha256(tokenizer) if tokenizer.is_file() else None,
+        "tokenizer": [sha256(file) for file in tokenizer if file.is_file()],
     }
 
     def build(directory: Path) -> dict[str, Any]:

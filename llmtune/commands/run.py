@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmtune import console, startup
+from llmtune.config import tuning_rules
 from llmtune.config.compose import Composed, compose
 from llmtune.config.schema import EvaluateConfig, ExportVerbConfig, StageConfig
+from llmtune.errors import ConfigError
 
 if TYPE_CHECKING:
     from llmtune.cli import Options
@@ -36,6 +38,8 @@ def _run(composed: Composed, ranks: "Ranks") -> None:
     from llmtune.export import registry
 
     config = composed.config
+    if problems := tuning_rules.of_exports(config):
+        raise ConfigError(problems)
     registry.require(config.export)
     result, directory = _stage(
         config,

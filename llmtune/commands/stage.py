@@ -11,35 +11,37 @@ from torch import nn
 
 import llmtune
 from llmtune import console, paths, tuning
-from llmtune.commands import accounts, deciding, stage_objectives
+from llmtune.commands import accounts, deciding, stage_objectives, weights_table
 from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.metrics import METRICS
 from llmtune.config.schema import StageConfig
 from llmtune.config.sections.balance import CLASSIFIERS
 from llmtune.config.sections.model import ModelConfig
+from llmtune.config.sections.tuning import LEARN_ALL
 from llmtune.data import prepared
 from llmtune.data.augment import registry as augmenters
 from llmtune.data.batches import evaluation_batches
 from llmtune.data.clean import registry as cleaners
 from llmtune.data.prepared import Prepared
-from llmtune.errors import ModelError
+from llmtune.errors import ConfigError, ModelError
 from llmtune.evaluation.evaluate import evaluate
 from llmtune.evaluation.evaluate import score as score_batches
+from llmtune.models import layer_drop
 from llmtune.models.heads import new_weights
 from llmtune.randomness import draw_key
 from llmtune.tasks import balancing
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
-from llmtune.training import low_rank, precision, run_dir
+from llmtune.training import low_rank, openings, optimizers, parameter_groups, precision, run_dir
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
 from llmtune.training.lowered import Lowered
 from llmtune.training.manifest import read_json
 from llmtune.training.precision import Compute
-from llmtune.training.restore import build_base, frozen_digest
+from llmtune.training.restore import frozen_digest, start
 from llmtune.training.trainer import Trainer
 
 
@@ -61,6 +63,7 @@ def train_stage(
         config.hardware, precision=config.hardware.precision, is_transformer=_is_transformer(config.model)
     )
     augmenters.require(config.augment)
+    optimizers.require(config.optimizer)
     ready = ranks.main_first(lambda: _rows(config))
     found = ranks.from_main(lambda: _text(find(ready)))
     if found is not None and run_dir.is_finished(Path(found)):
@@ -81,6 +84,7 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         precision.set_up(config.hardware, exact=config.training.exact)
         is_transformer = _is_transformer(config.model)
         compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
+        optimizers.require(config.optimizer)
         ready = _rows(config)
         variants = stage_objectives.prepare_variants(config, ready)
         model = _model(config, ready, compute)
@@ -95,7 +99,7 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
             how = {"compute": scoring, "seed": config.seed}
 
             def score(batch: Any) -> None:
-                with trainer.whole():
+                with trainer.judged():
                     next(score_batches(model, trainer.task, split, [batch], **how))
 
         found = forecast(trainer, scratch, score=score, batches=batches)
@@ -126,17 +130,18 @@ def _text(path: Path | None) -> str | None:
 def _model(config: StageConfig, ready: Prepared, compute: Compute) -> nn.Module:
     spec = tasks.model_spec(ready.meta["task"], ready.meta["tokenizer"])
     torch.manual_seed(draw_key(config.seed, "init"))
-    base = build_base(config.model, spec)
+    begun = start(config.model, spec, config.tuning)
+    base = begun.base
+    if begun.told:
+        console.notice(begun.told)
     if new := new_weights(base):
         modules = dict.fromkeys(name.rpartition(".")[0] or name for name, _ in base.named_parameters() if name in new)
         console.notice(f"new weights, still to be learned: {', '.join(modules)}")
     if config.training.activation_checkpointing:
         _checkpoint_activations(base)
-    model = tuning.apply(base, config.tuning).to(compute.device)
-    total = sum(p.numel() for p in model.parameters())
-    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    share = "" if learned == total else f", {learned:,} of them learn ({config.tuning.type})"
-    console.notice(f"{config.model.type}: {total:,} weights{share}; {compute.device.type}, {compute.precision}")
+    model = begun.open(config.tuning, max_length=spec.max_length).to(compute.device)
+    title = f"{config.model.type}: {compute.device.type}, {compute.precision}"
+    weights_table.tell(model, config.tuning, config.optimizer, title=title)
     return model
 
 
@@ -165,15 +170,21 @@ def _trainer(
     ranks: Ranks,
 ) -> Trainer:
     task = task_of(ready)
-    if getattr(task, "isolate_documents", False):
-        require_isolation(model)
+    for key in ("isolate_documents", "packing"):
+        if getattr(task, key, False):
+            require_isolation(model, key=f"task.{key}")
     stage_objectives.install(config, ready, variants, task, model)
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
-    frozen = None if config.tuning.type == "full" else frozen_digest(model)
+    frozen = None if config.tuning.type in LEARN_ALL else frozen_digest(model)
     sampler = None
     if config.task.type in CLASSIFIERS:
         sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
     loss_of = stage_objectives.loss_of(config, task, model)  # around the criterion that is balanced
+    if config.training.layer_drop:
+        if ranks.size > 1:
+            problem = "what a step leaves out has no gradients, for which several processes would wait: set it to 0"
+            raise ConfigError([f"training.layer_drop: {problem}"])
+        layer_drop.install(model, probability=config.training.layer_drop)
     evaluate_now = _validation(config, ready, model, task, ranks)
     whole = contextlib.nullcontext
     if frozen is not None and compute.device.type == "cpu" and not config.hardware.compile:
@@ -183,6 +194,7 @@ def _trainer(
     return Trainer(
         run=run,
         model=model,
+        groups=parameter_groups.build(model, config.tuning, weight_decay=config.optimizer.weight_decay),
         task=task,
         loss_of=loss_of,
         split=ready.splits["train"],
@@ -196,10 +208,12 @@ def _trainer(
         training=config.training,
         optimizer_config=config.optimizer,
         schedule=config.schedule,
+        averaging=config.averaging,
         compute=compute,
         ranks=ranks,
         seed=config.seed,
         num_workers=config.hardware.num_workers,
+        openings=openings.build(model, config.tuning) if config.tuning.type == "gradual" else None,
         compiled=torch.compile(model, dynamic=True) if config.hardware.compile else None,
         whole=whole,
     )
@@ -244,8 +258,8 @@ def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, frozen:
         save_model, learned = partial(_save_pretrained, model), {}
     else:
         facts["base_digest"] = frozen
-        save_model, learned = None, {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return partial(State, save_model, learned, facts, tokenizer_dir_of(ready))
+        save_model, learned = None, tuning.learned_tensors(model)
+    return partial(State, save_model, learned, description=facts, tokenizer_dir=tokenizer_dir_of(ready))
 
 
 def _save_pretrained(model: Any, directory: Path) -> None:

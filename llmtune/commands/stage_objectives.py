@@ -20,7 +20,7 @@ from llmtune.models import checks
 from llmtune.models.location import locate
 from llmtune.objectives import registry as objectives
 from llmtune.tasks.base import LossOf, Task
-from llmtune.training import live_rows, precision, run_dir
+from llmtune.training import live_rows, optimizers, precision, run_dir
 
 
 def prepare_variants(config: StageConfig, ready: Prepared) -> Prepared | None:
@@ -70,7 +70,8 @@ def install(config: StageConfig, ready: Prepared, variants: Prepared | None, tas
             special_ids = text.tokenizer.all_special_ids
             text.token_augmenter = tokens.build(config.augment, special_ids=special_ids, hidden_id=hidden_id)
     # Else tokens come up that the rows do not hold.
-    if not changes_texts and config.task.type != "masked_lm" and not config.hardware.compile:
+    takes_rows = config.optimizer.type not in optimizers.NEED_WHOLE_MATRICES and not config.hardware.compile
+    if takes_rows and not changes_texts and config.task.type != "masked_lm":
         also = [hidden_id] if tokens.hides(config.augment) else []
         live_rows.install(model, ready.splits["train"], pad_token_id=task.describe().get("pad_token_id"), also=also)
 

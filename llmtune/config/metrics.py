@@ -45,4 +45,5 @@ METRICS: dict[str, dict[str, bool]] = {
     },
     "causal_lm": {"loss": False, "perplexity": False},
     "masked_lm": {"loss": False, "perplexity": False, "accuracy": True},
+    "instruction": {"loss": False, "perplexity": False, "accuracy": True},
 }

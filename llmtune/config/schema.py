@@ -5,25 +5,29 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import objective_rules
+from llmtune.config import export_rules, instruction_rules, learning_rules, objective_rules, row_rules, tuning_rules
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
-from llmtune.config.sections.balance import CLASSIFIERS, EXCLUSIVE, BalanceConfig, Sampling
-from llmtune.config.sections.base import Count, Name, Section
-from llmtune.config.sections.clean import CleanConfig, TextCleaner
+from llmtune.config.sections.average import AverageConfig
+from llmtune.config.sections.averaging import AveragingConfig
+from llmtune.config.sections.balance import BalanceConfig
+from llmtune.config.sections.base import Count, Name, RunName, Section
+from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
-from llmtune.config.sections.model import ModelConfig, TaskConfig, TuningConfig
+from llmtune.config.sections.generation import WRITING, Sampling
+from llmtune.config.sections.model import ModelConfig, TaskConfig
 from llmtune.config.sections.objective import ObjectiveConfig
+from llmtune.config.sections.optimizer import OptimizerConfig
+from llmtune.config.sections.schedule import ScheduleConfig
 from llmtune.config.sections.split import SplitConfig
 from llmtune.config.sections.tokenizer import TokenizerConfig
 from llmtune.config.sections.training import (
     EvaluationConfig,
     ExportConfig,
     HardwareConfig,
-    OptimizerConfig,
-    ScheduleConfig,
     TrainingConfig,
 )
+from llmtune.config.sections.tuning import TuningConfig
 
 FORMAT = 1  # of a saved config; raised when an older one needs translation
 
@@ -49,6 +53,7 @@ class StageConfig(Section):
     tuning: TuningConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
+    averaging: AveragingConfig
     training: TrainingConfig
     hardware: HardwareConfig
     evaluation: EvaluationConfig
@@ -66,7 +71,7 @@ class TrainConfig(StageConfig):
 
     format: Literal[1]
     """Version of the config format."""
-    run_name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")] | None
+    run_name: RunName | None
     """Folder of the runs below output_dir; null: the recipe's name, or the task's."""
     output_dir: Name
     """Folder that holds all runs."""
@@ -136,8 +141,8 @@ class EvaluateConfig(RunVerbConfig):
     evaluation: EvaluationConfig
 
 
-class PredictConfig(RunVerbConfig):
-    """Config of `predict`."""
+class PredictConfig(Sampling, RunVerbConfig):
+    """Config of `predict`. The keys of sampling are for models that write text."""
 
     file: Name
     """Lines or rows to predict (second word after the run); -: standard input."""
@@ -145,8 +150,13 @@ class PredictConfig(RunVerbConfig):
     """Where the JSONL goes; -: standard output."""
     batch_size: Count
     """Lines predicted at once."""
-    max_new_tokens: Count
-    """Tokens that a causal model adds to each line."""
+
+
+class ChatConfig(Sampling, RunVerbConfig):
+    """Config of `chat`."""
+
+    system: Name | None
+    """First message of the conversation; null: the one that the model was trained with, if there was one."""
 
 
 class ExportVerbConfig(RunVerbConfig):
@@ -157,7 +167,7 @@ class ExportVerbConfig(RunVerbConfig):
     output: Name | None
     """Folder for the exports; null: export/ of the run."""
     parity_rows: Annotated[int, Field(ge=1, le=100_000)]
-    """Rows on which each export is compared with the checkpoint."""
+    """Rows on which each export is compared with the checkpoint; of a language model as many as hold 20,000 tokens."""
 
 
 VERB_CONFIGS: dict[str, type[Section]] = {
@@ -170,7 +180,9 @@ VERB_CONFIGS: dict[str, type[Section]] = {
     "augment": AugmentVerbConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "chat": ChatConfig,
     "export": ExportVerbConfig,
+    "average": AverageConfig,
 }
 
 
@@ -180,21 +192,17 @@ def contradictions(config: StageConfig) -> list[str]:
 
 
 def _rules(config: StageConfig):
-    yield from _balance_rules(config)
-    data, model, task, training, schedule = config.data, config.model, config.task, config.training, config.schedule
+    yield from row_rules.rules(config)
+    data, model, task, training = config.data, config.model, config.task, config.training
     is_pretrained = model.type == "run" or bool(getattr(model, "pretrained", None))
-    is_language_model = task.type in ("causal_lm", "masked_lm")
+    is_language_model = task.type in ("causal_lm", "masked_lm", "instruction")
     known_metrics = METRICS[task.type]
 
     yield (
         training.epochs is None and training.max_steps is None,
         "training.epochs: is null, and so is training.max_steps: set one of them",
     )
-    yield (
-        training.max_steps is not None and (schedule.warmup_steps or 0) > training.max_steps,
-        f"schedule.warmup_steps: the warm-up ({schedule.warmup_steps} steps) is longer than the run "
-        f"(training.max_steps={training.max_steps})",
-    )
+    yield from learning_rules.rules(config)
     yield (
         training.best_metric is not None and training.best_metric not in known_metrics,
         f"training.best_metric: '{training.best_metric}' is never computed for task={task.type}; "
@@ -205,21 +213,11 @@ def _rules(config: StageConfig):
         f"training.gradient_accumulation_steps: {training.gradient_accumulation_steps} micro-batches cannot be cut from "
         f"training.batch_size={training.batch_size}",
     )
-    yield from _split_rules(config)
-    yield from _clean_rules(config)
-    yield (
-        config.tuning.type == "lora" and model.type in ("lstm", "mlp"),
-        f"tuning: lora needs a transformers model, and model={model.type} is none: use tuning=full",
-    )
     yield (
         training.activation_checkpointing and model.type in ("lstm", "mlp"),
         f"training.activation_checkpointing: needs a transformers model, and model={model.type} is none",
     )
-    yield (
-        config.tuning.type != "full" and not is_pretrained,
-        f"tuning: {config.tuning.type} keeps most weights as they are, and model={model.type} starts with random ones: "
-        "set model.pretrained, or use tuning=full",
-    )
+    yield from tuning_rules.rules(config, is_pretrained=is_pretrained)
     yield (
         config.tokenizer.type == "pretrained" and not is_pretrained,
         f"tokenizer: pretrained needs a model that has one, and model={model.type} starts from scratch: use tokenizer=auto",
@@ -235,7 +233,7 @@ def _rules(config: StageConfig):
         f"model.{sizes[0] if sizes else ''}: has no effect on weights that have their size: leave it out, or model.pretrained",
     )
     yield (
-        training.early_stopping_patience is not None and not _has_validation_rows(config),
+        training.early_stopping_patience is not None and not row_rules.has_validation_rows(config),
         "training.early_stopping_patience: never acts without validation rows: set split.validation_fraction",
     )
     yield (
@@ -247,7 +245,7 @@ def _rules(config: StageConfig):
         f"data.feature_columns: only model=mlp reads numeric columns, not model={model.type}",
     )
     yield (
-        not data.feature_columns and data.text_column is None,
+        not data.feature_columns and data.text_column is None and task.type != "instruction",
         "data.text_column: is null, and there are no data.feature_columns: nothing to learn from",
     )
     yield (
@@ -273,7 +271,7 @@ def _rules(config: StageConfig):
         "augment: task=tagging has a tag for each word, which augmenters do not move along: use augment=none",
     )
     yield (
-        (is_language_model or task.type == "tagging") and data.text_pair_column is not None,
+        task.type in ("causal_lm", "masked_lm", "tagging") and data.text_pair_column is not None,
         f"data.text_pair_column: task={task.type} reads one text only",
     )
     yield (task.type == "causal_lm" and model.type in ("lstm", "mlp", "bert"), "task: causal_lm needs model=gpt (or model=run)")
@@ -286,104 +284,10 @@ def _rules(config: StageConfig):
         bool(data.feature_columns) and any(augment.type != "mixup" for augment in config.augment.values()),
         "augment: all augmenters but mixup change text, not numbers: use augment=none or augment=mixup",
     )
+    yield from instruction_rules.rules(config)
+    yield (
+        config.evaluation.generate_rows > 0 and task.type not in WRITING,
+        f"evaluation.generate_rows: is for models that write text, and task={task.type} writes none: leave it out",
+    )
     yield from objective_rules.rules(config)
-
-
-def _balance_rules(config: StageConfig):
-    type_of = {name: section.type for name, section in config.balance.items()}
-    yield (
-        bool(type_of) and config.task.type not in CLASSIFIERS,
-        f"balance: needs classes, and task={config.task.type} has none: use balance=none",
-    )
-    if config.task.type == "multilabel":
-        for name, section in config.balance.items():
-            yield (
-                isinstance(section, Sampling),
-                f"balance.{name}: draws rows by their one class, and those of task=multilabel have several labels: "
-                "weigh the labels instead, with balance=inverse_frequency or focal",
-            )
-            yield (
-                section.type == "threshold" and section.metric == "f1_minority",
-                f"balance.{name}.metric: each label of task=multilabel gets a threshold of its own: set it to f1_macro or null",
-            )
-    for types in EXCLUSIVE:
-        names = [name for name, kind in type_of.items() if kind in types]
-        yield (
-            len(names) > 1,
-            f"balance: {' and '.join(names)} correct for the same thing: leave out all but one "
-            f"(~balance.{''.join(names[-1:])})",
-        )
-    for name, section in config.balance.items():
-        yield (
-            section.type == "class_weights" and section.by_label is None,
-            f"balance.{name}.by_label: names no label: set it, such as 'balance.{name}.by_label={{rare: 5}}'",
-        )
-    yield (
-        "threshold" in type_of.values() and not _has_validation_rows(config),
-        "balance: threshold is found on validation rows, and there are none: set split.validation_fraction",
-    )
-
-
-def _has_validation_rows(config: StageConfig) -> bool:
-    given = getattr(config.data, "validation_file", None) or getattr(config.data, "validation_split", None)
-    return bool(given) or getattr(config.split, "validation_fraction", 1) > 0  # kfold has no fraction: a fold is held out
-
-
-def _split_rules(config: StageConfig):
-    split, data, resume = config.split, config.data, config.training.resume
-    given = next((key for key in ("validation_file", "validation_split") if getattr(data, key, None) is not None), None)
-    if split.type != "kfold":
-        yield (
-            split.validation_fraction + split.test_fraction >= 1,
-            "split.test_fraction: together with split.validation_fraction it leaves nothing to train on",
-        )
-        return
-    yield (
-        split.fold is not None and split.fold > split.num_folds,
-        f"split.fold: there is no fold {split.fold}: they are 1 to split.num_folds={split.num_folds}",
-    )
-    yield (
-        given is not None,
-        f"data.{given}: split=kfold takes its validation rows from the train rows: leave it out, or choose another split",
-    )
-    yield (
-        split.fold is None and resume not in ("auto", "never", "must"),
-        "training.resume: names one run, and split=kfold makes one for each fold: name the fold with split.fold",
-    )
-
-
-def _clean_rules(config: StageConfig):
-    data, task = config.data, config.task
-    type_of = {name: section.type for name, section in config.clean.items()}
-    held_out = ("validation_file", "validation_split", "test_file", "test_split")
-    fractions = [getattr(config.split, name, 1) for name in ("validation_fraction", "test_fraction")]
-    yield (
-        bool(type_of) and bool(data.feature_columns),
-        "clean: cleaners read texts, not numbers: use clean=none",
-    )
-    for name, section in config.clean.items():
-        key = f"clean.{name}"
-        yield (
-            isinstance(section, TextCleaner) and task.type == "tagging",
-            f"{key}: would move the words away from their tags: leave it out with ~{key}",
-        )
-        yield (
-            section.type == "length" and section.min is None and section.max is None,
-            f"{key}.min: is null, and so is {key}.max: set one of them, or leave it out with ~{key}",
-        )
-        yield (
-            section.type == "length" and (section.min or 0) > (section.max or float("inf")),
-            f"{key}.min: no text has at least {getattr(section, 'min', 0)} and at most {getattr(section, 'max', 0)}",
-        )
-        yield (
-            section.type == "mislabelled" and task.type != "classification",
-            f"{key}: needs classes, and task={task.type} has none: leave it out with ~{key}",
-        )
-        yield (
-            section.type == "leaks" and not any(fractions) and not any(getattr(data, k, None) for k in held_out),
-            f"{key}: never acts without validation and test rows: set split.validation_fraction, or leave it out with ~{key}",
-        )
-        yield (
-            section.type == "whitespace" and not section.keep_lines and task.type == "causal_lm",
-            f"{key}.keep_lines: is false, and task=causal_lm would never learn where a line ends: set it to true",
-        )
+    yield from export_rules.rules(config)

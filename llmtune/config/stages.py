@@ -6,7 +6,13 @@ from typing import Any
 from llmtune.config.schema import StageConfig
 from llmtune.config.store import Library
 
-FREE_MAPPINGS = ("where", "label_map", "by_label")  # replaced as a whole: their keys are the user's own
+FREE_MAPPINGS = (
+    "where",
+    "label_map",
+    "by_label",
+    "conversation_columns",
+    "roles",
+)  # replaced as a whole: their keys are the user's own
 # Groups of which one wants several: a finetune section that has one replaces the first stage's.
 SEVERAL = ("clean", "augment", "balance", "objective")
 FIRST_STAGE = "result of the first stage"  # the model path of a stage inside `run`, filled in when the stage starts
@@ -24,7 +30,7 @@ def complete_finetune(tree: dict, library: Library) -> tuple[dict[str, Any], lis
     if "tokenizer" in section and set(section["tokenizer"] or {}) - {"max_length"}:
         problems.append("finetune.tokenizer: only max_length may be set: the tokenizer is the first stage's")
     stage = {key: json.loads(json.dumps(tree[key])) for key in StageConfig.model_fields if key in tree}
-    stage["model"] = {"type": "run", "path": FIRST_STAGE}
+    stage["model"] = {**library.option_of_type("model", "run"), "path": FIRST_STAGE}
     stage["tokenizer"] = {
         **library.option_of_type("tokenizer", "auto"),
         "max_length": tree.get("tokenizer", {}).get("max_length"),
@@ -69,7 +75,7 @@ def for_finetune(
         tokenizer = tree.get("tokenizer", {})
         stage = {key: tree[key] for key in StageConfig.model_fields if key in tree}
         stage["tokenizer"] = {**library.option_of_type("tokenizer", "auto"), "max_length": tokenizer.get("max_length")}
-    stage["model"] = {"type": "run"}
+    stage["model"] = {key: value for key, value in library.option_of_type("model", "run").items() if key != "path"}
     if path is not None:
         stage["model"]["path"] = path
     for key, value in values.items():

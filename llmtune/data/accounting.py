@@ -1,7 +1,8 @@
 """What became of the source rows: how many came into each stage and left it, how many were changed, and why others are gone.
 
 An account is JSON: for each split its stages in order, {"stage", "rows_in", "rows_out"} and, where there are any, "left_out"
-and "flagged" (reason -> rows), "changed" and "truncated" (rows), and "examples" of rows that were found fault with.
+and "flagged" (reason -> rows), "changed" and "truncated" (rows), "blocks" or "packed rows" that were made of them, and
+"examples" of rows that were found fault with.
 """
 
 import json
@@ -53,9 +54,10 @@ class Ledger:
         told = {name: value for name, value in facts.items() if value}
         self.account.setdefault(split, []).append({"stage": stage, "rows_in": rows_in, "rows_out": rows_out, **told})
 
-    def enter_read(self, split: str, *, rows: int, allowed: int, taken: int) -> None:
-        """How many rows the source has, how many of them `data.where` allows, and how many `data.max_rows`."""
-        left_out = {"data.where": rows - allowed, "data.max_rows": allowed - taken}
+    def enter_read(self, split: str, *, rows: int, allowed: int, taken: int, dropped: Mapping[str, int] | None = None) -> None:
+        """How many rows the source has, how many of them `data.where` allows, and `data.max_rows`; unfit ones by reason."""
+        dropped = dropped or {}
+        left_out = {"data.where": rows - allowed - sum(dropped.values()), **dropped, "data.max_rows": allowed - taken}
         left_out = {reason: num for reason, num in left_out.items() if num}
         self.enter(split, "read", rows_in=rows, rows_out=taken, left_out=left_out)
 
@@ -116,7 +118,7 @@ def table_of(account: Account) -> tuple[list[str], list[list[str]]]:
 def _cell(entry: dict[str, Any]) -> str:
     parts = [f"-{num:,} {reason}" for reason, num in entry.get("left_out", {}).items()]
     parts += [f"{num:,} flagged: {reason}" for reason, num in entry.get("flagged", {}).items()]
-    parts += [f"{entry[name]:,} {name}" for name in ("changed", "truncated", "blocks") if name in entry]
+    parts += [f"{entry[name]:,} {name}" for name in ("changed", "truncated", "blocks", "packed rows") if name in entry]
     return f"{entry['rows_out']:,}" + (f" ({', '.join(parts)})" if parts else "")
 
 

@@ -1,4 +1,7 @@
-"""What the rows of a task hold beside their text: one label, several labels, or a tag for each word."""
+"""What the rows of a task hold beside their text: one label, several labels, tags of words, or turns of a conversation.
+
+Prompts are conversations without their last answer.
+"""
 
 from collections.abc import Callable
 from typing import Literal
@@ -12,7 +15,7 @@ from llmtune.data.readers.columns import Chunk, as_text
 from llmtune.data.readers.lists import as_lists, chosen, divided, is_list, regrouped
 from llmtune.errors import DataError
 
-Form = Literal["label", "labels", "tags"]
+Form = Literal["label", "labels", "tags", "messages", "prompts"]
 OF_TASK: dict[str, Form] = {
     "classification": "label",
     "regression": "label",
@@ -20,13 +23,15 @@ OF_TASK: dict[str, Form] = {
     "tagging": "tags",
     "causal_lm": "label",
     "masked_lm": "label",
+    "instruction": "messages",
 }
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 NEED_LABEL = ("classification", "regression", "multilabel", "tagging")  # tasks that cannot be learned without
 
 
 def lists(form: Form, data: ColumnMapping) -> tuple[str, ...]:
     """The columns that may hold lists."""
-    names = {"label": (), "labels": (data.label_column,), "tags": (data.text_column, data.label_column)}[form]
+    names = {"label": (), "labels": (data.label_column,), "tags": (data.text_column, data.label_column)}.get(form, ())
     return tuple(name for name in names if name is not None)
 
 
@@ -34,7 +39,8 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
     """The columns of rows of a form, as far as the chunk has them.
 
     `labels`: lists of strings, which may be empty. `tags`: lists of strings, one for each word of `text`, which are the words
-    with a space between them; `spans`: lists of int32, where each word of the text begins and ends, in characters.
+    with a space between them; `spans`: lists of int32, where each word of the text begins and ends, in characters. `messages`:
+    lists of {role, content}, of which `text` are the contents, each on a line of its own.
 
     Raises:
         DataError: a column holds something else, or a row not as many words as tags.
@@ -43,7 +49,22 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
         return {"labels": labels}
     if form == "tags":
         return _tagged(data, name, chunk)
+    if form in ("messages", "prompts"):
+        messages = pa.array(chunk.nested["messages"], MESSAGES)
+        return {"messages": messages, "text": text_of(messages)}
     return {}
+
+
+def text_of(messages: pa.ListArray) -> pa.Array:
+    """The contents of conversations as one text each."""
+    return pc.binary_join(regrouped(messages, pc.struct_field(messages.flatten(), "content")), "\n")
+
+
+def with_contents(messages: pa.ListArray, change: Callable[[pa.Array], pa.Array]) -> pa.ListArray:
+    """Conversations with other contents."""
+    flat = messages.flatten()
+    parts = [pc.struct_field(flat, "role"), change(pc.struct_field(flat, "content"))]
+    return regrouped(messages, pa.StructArray.from_arrays(parts, ["role", "content"]))
 
 
 def renamed(values: pa.Array, rename: Callable[[pa.Array], pa.Array]) -> pa.Array:

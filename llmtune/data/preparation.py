@@ -22,6 +22,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "chat_template.jinja",
 )
 
 
@@ -66,7 +67,7 @@ class Preparation:
         """The kind of model, of whose tokenizer a new one takes the special tokens: 'lstm', 'bert' or 'gpt'."""
         if self.model.type in ("lstm", "mlp"):
             return "lstm"
-        return "gpt" if self.task.type == "causal_lm" or self.model.type == "gpt" else "bert"
+        return "gpt" if self.task.type in ("causal_lm", "instruction") or self.model.type == "gpt" else "bert"
 
     @cached_property
     def key(self) -> dict[str, Any]:

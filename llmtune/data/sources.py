@@ -3,13 +3,14 @@
 A table has, as far as they are configured, `text`, `text_pair` and `label` (strings, null where the source has nothing) and
 `features` (lists of float64); `group` and `time` (strings) if a split goes by them; and for messages `file` and `row`: the
 line on which the row starts, or the number of the row in formats without lines. What else a task asks for, such as `labels` or
-`tags`, `forms.py` tells.
+`tags`, `forms.py` tells; conversations are read by `conversations.py`.
 """
 
 import glob
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from llmtune import paths
 from llmtune.config.sections.data import ColumnMapping, DataConfig, FilesData, HubData
 from llmtune.data import forms
 from llmtune.data.accounting import Ledger
+from llmtune.data.conversations import Conversations
 from llmtune.data.forms import Form
 from llmtune.data.readers import conll, delimited, folders, hub, json_rows, parquet, plain
 from llmtune.data.readers.columns import Chunk, Reader, Source, Wanted, as_numbers, as_text, listed
@@ -84,20 +86,25 @@ def load(
         DataError: a source is missing, malformed or empty; with its place and the remedy.
     """
     wanted, spool = _wanted(data, need_label=need_label, form=form), spool or Spool()
+    conversations = Conversations(data, are_prompts=form == "prompts") if form in ("messages", "prompts") else None
     tables = {}
     for split in SPLITS:
         if is_named(data, split):
             more = dict(also or {}) if split == "train" else {}
-            asked = Wanted({**dict(more.values()), **wanted.required}, wanted.optional, wanted.lists)
+            asked = replace(wanted, required={**dict(more.values()), **wanted.required})
+            if conversations is not None:
+                asked = replace(asked, choose=conversations.wanted)
             if isinstance(data, HubData):
                 chunks = _hub_chunks(data, split, asked)
             else:
                 chunks = _file_chunks(data, split, asked, scratch=spool.folder)
             counted = _Counted(chunks)
-            table = _table(data, counted, spool, form=form, also=more, rename=rename)
+            table = _table(data, counted, spool, form=form, conversations=conversations, also=more, rename=rename)
             tables[split] = _limited(table, data.max_rows, seed=seed, split=split, spool=spool)
+            dropped = conversations.all_dropped() if conversations is not None else {}
             if ledger is not None:
-                ledger.enter_read(split, rows=counted.num_rows, allowed=table.num_rows, taken=tables[split].num_rows)
+                counts = {"rows": counted.num_rows, "allowed": table.num_rows, "taken": tables[split].num_rows}
+                ledger.enter_read(split, **counts, dropped=dropped)
     return tables
 
 
@@ -137,11 +144,14 @@ def is_plain_text(data: DataConfig) -> bool:
 
 
 def _wanted(data: ColumnMapping, *, need_label: bool, form: Form) -> Wanted:
+    allowed = {name: "data.where" for name in data.where}
+    if form in ("messages", "prompts"):
+        return Wanted(allowed)
     required = {
         data.text_column: "data.text_column",
         data.text_pair_column: "data.text_pair_column",
         **{name: "data.feature_columns" for name in data.feature_columns},
-        **{name: "data.where" for name in data.where},
+        **allowed,
     }
     labels = {name: "data.label_columns" for name in data.label_columns} or {data.label_column: "data.label_column"}
     if need_label:
@@ -268,6 +278,7 @@ def _table(
     spool: Spool,
     *,
     form: Form,
+    conversations: Conversations | None,
     also: Also,
     rename: Callable[[pa.Array], pa.Array] | None,
 ) -> pa.Table:
@@ -278,10 +289,16 @@ def _table(
     def batches() -> Iterator[pa.RecordBatch]:
         nonlocal name
         for name, chunk in chunks:
-            if kept := _kept(data, name, chunk, seen):
+            kept = _kept(data, name, chunk, seen)
+            if kept is not None and conversations is not None:
+                kept = conversations.read(name, kept)
+            if kept is not None and len(kept.rows):
                 yield _canonical(data, name, kept, form=form, also=also, rename=rename)
 
     table = spool.table(batches())
+    if table is None and conversations is not None and (dropped := conversations.all_dropped()):
+        told = ", ".join(f"{num:,} {reason}" for reason, num in dropped.items())
+        raise DataError(f"no conversation is left: {told}", where=name, remedy="correct the rows, or name other columns")
     if table is None:
         wheres = ", ".join(f"{column}: {value}" for column, value in data.where.items())
         told = "; ".join(f"'{column}' holds {listed(values, limit=_VALUES_TOLD)}" for column, values in seen.items())
@@ -301,9 +318,7 @@ def _kept(data: ColumnMapping, name: str, chunk: Chunk, seen: dict[str, dict[str
         return chunk if len(keep) else None
     if not keep.any():
         return None
-    mask = pa.array(keep)
-    files = chunk.files.filter(mask) if chunk.files is not None else None
-    return Chunk({column: array.filter(mask) for column, array in chunk.columns.items()}, chunk.rows[keep], files)
+    return chunk.filter(keep)
 
 
 def _canonical(

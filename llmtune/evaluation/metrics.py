@@ -53,7 +53,7 @@ def compute(
                 found["without_thresholds"] = {name: unbiased[name] for name in METRICS[task_type] if name in unbiased}
         case "tagging":
             found |= _counted(tally.sums["counts"], entity_types, only_occurring=True) | _of_words(tally)
-        case "masked_lm":
+        case "masked_lm" | "instruction":
             sums = {"num_correct": [tally.num_correct], "weights": [tally.num_targets]}
             found |= TokenAccuracy(keep_in_memory=True).compute(**sums)
     return {name: found[name] for name in (*METRICS[task_type], *TABLES) if name in found}

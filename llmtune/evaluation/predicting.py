@@ -16,22 +16,17 @@ from llmtune.training.precision import Compute
 NUM_FILLERS = 5  # candidates told for each masked position
 
 
-def predict(
-    model: nn.Module, task: Task, columns: dict[str, Sequence], *, compute: Compute, max_new_tokens: int
-) -> Iterator[dict[str, Any]]:
-    """One JSON-ready object for each row.
+def predict(model: nn.Module, task: Task, columns: dict[str, Sequence], *, compute: Compute) -> Iterator[dict[str, Any]]:
+    """One JSON-ready object for each row. Models that write text are the business of `generation/`.
 
     Args:
         model: on its device, in eval mode.
         task: that the model was trained for.
         columns: canonical columns: `text` and `text_pair`, `features`, or `text` and `spans`.
         compute: device and precision.
-        max_new_tokens: that a causal model adds.
     """
     with torch.inference_mode(), compute.autocast():
         match task.type:
-            case "causal_lm":
-                yield from _continued(model, task, columns["text"], compute, max_new_tokens)
             case "tagging":
                 yield from _tagged(model, task, columns, compute)
             case "masked_lm":
@@ -85,25 +80,6 @@ def _tagged(model: nn.Module, task: Any, columns: dict[str, Sequence], compute: 
             "tags": [task.label_names[tag] if tag >= 0 else None for tag in tags],
             "entities": entities(task, row, tags),
         }
-
-
-def _continued(
-    model: nn.Module, task: Any, texts: Sequence[str], compute: Compute, max_new_tokens: int
-) -> Iterator[dict[str, Any]]:
-    """The most likely continuation, greedily, until the end-of-text token or the model's window is full."""
-    tokenizer = task.text.tokenizer
-    window = task.text.max_length
-    for text in texts:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"] or [task.end_of_text or task.text.pad_token_id]
-        added: list[int] = []
-        for _ in range(max_new_tokens):
-            input_ids = torch.tensor([(ids + added)[-window:]], device=compute.device)
-            logits_V = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits[0, -1]
-            token = int(logits_V.argmax())
-            if token == task.end_of_text:
-                break
-            added.append(token)
-        yield {"text": text, "continuation": tokenizer.decode(added)}
 
 
 def _filled(model: nn.Module, task: Any, texts: Sequence[str], compute: Compute) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmtune.evaluation import confusion, page, plots
+from llmtune.evaluation.generated import Compared
 from llmtune.evaluation.page import bar, gallery, section, table, text, tiles
 from llmtune.evaluation.plots import Series
 
@@ -18,6 +19,9 @@ NAMES = {
     "mcc": "MCC",
     "exact_match": "exact match",
     "hamming_loss": "Hamming loss",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
     "mse": "MSE",
     "mae": "MAE",
     "r2": "R²",
@@ -63,6 +67,7 @@ def write(
     metrics: dict[str, Any],
     history: Sequence[dict[str, Any]],
     examples: Sequence[Example] = (),
+    compared: Sequence[Compared] = (),
     scatter: Scatter | None = None,
 ) -> None:
     """Write the page.
@@ -74,12 +79,15 @@ def write(
         metrics: of `metrics.compute`.
         history: the events of the run's metrics.jsonl; may be empty.
         examples: the worst mistakes, worst first.
+        compared: answers that were written.
         scatter: of a regression.
     """
     per_class, counts_CC = metrics.get("per_class", {}), metrics.get("confusion_matrix", [])
     names, hint = list(per_class), "Coloured by the share of the reference's rows."
     parts = [
         section("Metrics", _tiles(metrics) + _averages(metrics)),
+        section("Before and after training", _before(metrics), "Mean scores of the answers that were written."),
+        section("Answers", _answers(compared)),
         section("Thresholds", _thresholds(metrics), "Found on validation rows after training."),
         section("Predictions", _scatter(scatter) if scatter is not None else ""),
         section("Confusion matrix", confusion.matrix(counts_CC, names) if counts_CC else "", hint),
@@ -111,6 +119,32 @@ def _thresholds(metrics: dict[str, Any]) -> str:
     without = metrics.get("without_thresholds", {})
     rows = [[escape(_name(name)), _number(metrics[name]), _number(value)] for name, value in without.items()]
     return table({"metric": "", "with": "number", "without": "number"}, rows) if rows else ""
+
+
+def _before(metrics: dict[str, Any]) -> str:
+    before = metrics.get("answers", {}).get("before", {})
+    rows = [[escape(_name(name)), _number(value), _number(metrics[name])] for name, value in before.items()]
+    return table({"metric": "", "before": "number", "after": "number"}, rows) if rows else ""
+
+
+def _answers(compared: Sequence[Compared]) -> str:
+    if not compared:
+        return ""
+    has_before = compared[0].before is not None
+    rows = [
+        [
+            _number(one.scores["rougeL"]),
+            text(one.prompt),
+            text(one.reference),
+            *([text(one.before)] if has_before else []),
+            text(one.answer) + ("" if one.finish_reason == "stop" else f"<small>ends by {escape(one.finish_reason)}</small>"),
+        ]
+        for one in compared
+    ]
+    columns = {"ROUGE-L": "number", "prompt": "text", "reference": "text", "before training": "text", "answer": "text"}
+    if not has_before:
+        del columns["before training"]
+    return f'<div class="examples">{table(columns, rows)}</div>'
 
 
 def _mixups(counts_CC: Sequence[Sequence[int]], names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
-"""What an evaluation leaves in its folder: predictions.jsonl, report.html, metrics.json."""
+"""What an evaluation leaves in its folder: predictions.jsonl, answers.jsonl, report.html, metrics.json."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,31 @@ import numpy as np
 from llmtune.data.prepared import Split
 from llmtune.evaluation import predictions, report
 from llmtune.evaluation.evaluate import Evaluation
+from llmtune.evaluation.generated import Compared
 from llmtune.evaluation.plots import thin
 from llmtune.evaluation.report import Example, Scatter
-from llmtune.files import write_json
+from llmtune.files import replacing, write_json
 from llmtune.tasks.base import Task
 
 MOST_MISTAKES = 30
+MOST_ANSWERS = 100
 
 
 def write_evaluation(
-    directory: Path, found: Evaluation, *, task: Task, split: Split, facts: list[tuple[str, str]], history_file: Path
+    directory: Path,
+    found: Evaluation,
+    *,
+    task: Task,
+    split: Split,
+    facts: list[tuple[str, str]],
+    history_file: Path,
+    compared: Sequence[Compared] = (),
 ) -> None:
-    """Write all three; metrics.json comes last and says that the evaluation is complete."""
+    """Write all of them, answers.jsonl if there are any; metrics.json comes last and says that the evaluation is complete."""
     directory.mkdir(parents=True, exist_ok=True)
+    if compared:
+        with replacing(directory / "answers.jsonl") as file:
+            file.writelines(json.dumps(one.as_json(), ensure_ascii=False) + "\n" for one in compared)
     description = task.describe()
     predictions.write(
         directory / "predictions.jsonl",
@@ -36,6 +49,7 @@ def write_evaluation(
         metrics=found.metrics,
         history=_history(history_file),
         examples=_worst(found.answers, split, task, description),
+        compared=compared[:MOST_ANSWERS],
         scatter=_scatter(found.answers, split, description) if task.type == "regression" else None,
     )
     write_json(directory / "metrics.json", found.metrics)

@@ -15,6 +15,7 @@ TOKENIZER_FILES = (
 
 def write(bundle: Bundle, directory: Path) -> None:
     """Write the model with everything that it needs to be used elsewhere."""
+    _complete_generation(bundle)
     bundle.model.save_pretrained(directory)
     copy_companions(bundle, directory)
     (directory / "README.md").write_text(_card(bundle), encoding="utf-8")
@@ -26,8 +27,23 @@ def copy_companions(bundle: Bundle, directory: Path) -> None:
         for name in TOKENIZER_FILES:
             if (bundle.tokenizer_dir / name).is_file():
                 shutil.copyfile(bundle.tokenizer_dir / name, directory / name)
+    write_description(bundle, directory)
+
+
+def write_description(bundle: Bundle, directory: Path) -> None:
+    """llmtune.json, without what the model was made from."""
     facts = {key: value for key, value in bundle.description.items() if key in ("llmtune", "task", "tokenizer", "clean")}
     (directory / "llmtune.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _complete_generation(bundle: Bundle) -> None:
+    """Let `generate` know where a text begins and ends, and what fills up a batch."""
+    if not bundle.model.can_generate():
+        return
+    known = {**bundle.model.config.to_dict(), "pad_token_id": bundle.description["task"].get("pad_token_id")}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if getattr(bundle.model.generation_config, name) is None:
+            setattr(bundle.model.generation_config, name, known.get(name))
 
 
 def _card(bundle: Bundle) -> str:

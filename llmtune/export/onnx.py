@@ -44,7 +44,7 @@ def write(bundle: Bundle, directory: Path, *, opset: int) -> None:
         raise ResourceError("export=onnx needs the package onnx", remedy="pip install 'llmtune[onnx]'") from None
     example = _example(bundle)
     names = list(example)
-    is_token_level = bundle.description["task"]["type"] in ("tagging", "causal_lm", "masked_lm")
+    is_token_level = bundle.description["task"]["type"] in ("tagging", "causal_lm", "masked_lm", "instruction")
     axes = {name: {0: "batch", 1: "length"} if name != "features" else {0: "batch"} for name in names}
     axes["logits"] = {0: "batch", 1: "length"} if is_token_level else {0: "batch"}
     try:

@@ -3,12 +3,16 @@
 import importlib.util
 from pathlib import Path
 
-from llmtune.config.sections.training import ExportConfig
-from llmtune.errors import ResourceError
-from llmtune.export import Bundle, huggingface, onnx
+from torch import nn
 
-# The packages that a form needs; all are in the extra of its name.
-NEEDS = {"huggingface": (), "onnx": ("onnx", "onnxruntime")}
+from llmtune.config.sections.training import ExportConfig
+from llmtune.errors import ModelError, ResourceError
+from llmtune.export import Bundle, adapter, gguf, huggingface, onnx
+from llmtune.tuning.adapters import has_virtual_tokens
+
+# The packages that a form needs; all are in the extra of its name, but for those named below.
+NEEDS = {"huggingface": (), "adapter": ("peft",), "onnx": ("onnx", "onnxruntime"), "gguf": ("gguf",)}
+EXTRAS = {"adapter": "lora"}
 
 
 def require(exports: dict[str, ExportConfig]) -> None:
@@ -18,12 +22,23 @@ def require(exports: dict[str, ExportConfig]) -> None:
         ResourceError: a package is not installed.
     """
     for export in exports.values():
+        extra = EXTRAS.get(export.type, export.type)
         for package in NEEDS[export.type]:
             if importlib.util.find_spec(package) is None:
                 raise ResourceError(
                     f"export={export.type} needs the package {package}",
-                    remedy=f"pip install 'llmtune[{export.type}]', or leave it out: export=huggingface",
+                    remedy=f"pip install 'llmtune[{extra}]', or leave it out: export=huggingface",
                 )
+
+
+def refuse_unmergeable(exports: dict[str, ExportConfig], model: nn.Module) -> None:
+    """Raises ModelError if one of these forms cannot hold the virtual tokens of a model."""
+    for name, export in exports.items():
+        if has_virtual_tokens(model) and export.type != "adapter":
+            raise ModelError(
+                f"export.{name}: virtual tokens cannot be merged into the weights that {export.type} holds",
+                remedy="use export=adapter",
+            )
 
 
 def write(export: ExportConfig, bundle: Bundle, directory: Path) -> None:
@@ -37,5 +52,9 @@ def write(export: ExportConfig, bundle: Bundle, directory: Path) -> None:
     match export.type:
         case "huggingface":
             huggingface.write(bundle, directory)
+        case "adapter":
+            adapter.write(bundle, directory)
         case "onnx":
             onnx.write(bundle, directory, opset=export.opset)
+        case "gguf":
+            gguf.write(bundle, directory, outtype=export.outtype)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from llmtune.data.spool import batches_of
 from llmtune.inspection.findings import NUM_EXAMPLES, Finding, examples
+from llmtune.tasks.chat import Chat
 from llmtune.tasks.text import TextInputs, filled
 
 _ROWS, _BYTES = 10_000, 8 << 20  # that are tokenized at once
@@ -27,6 +28,7 @@ class Tokens:
         longest: tokens that the model can read; None: it does not say.
         is_trained: whether the tokenizer was trained on these rows, so that another kind could be.
         has_pairs: whether rows are pairs of texts.
+        chat: writes rows that are conversations; None: rows are texts.
     """
 
     def __init__(
@@ -38,17 +40,19 @@ class Tokens:
         longest: int | None,
         is_trained: bool,
         has_pairs: bool,
+        chat: Chat | None = None,
     ):
         self.max_length, self._longest, self._is_trained = max_length, longest, is_trained
         self._unknown = tokenizer.unk_token_id if tokenizer.unk_token_id != tokenizer.eos_token_id else None
+        self._chat = chat
         self._text = TextInputs(directory, max_length=_UNCUT, pad_token_id=0, token_types=False, has_pairs=has_pairs)
 
     def look(self, split: str, table: pa.Table) -> tuple[np.ndarray, list[Finding]]:
         """Tokens of each row, special ones included, int64 [N]; and what is wrong with them."""
-        names = [name for name in ("text", "text_pair") if name in table.column_names]
+        names = ["messages"] if self._chat is not None else [c for c in ("text", "text_pair") if c in table.column_names]
         lengths, num_unknown = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for batch in batches_of(table.select(names), rows=_ROWS, size=_BYTES):
-            ids = self._text.encode_columns(*map(filled, batch.columns))["input_ids"]
+            ids = self._ids(batch.columns)
             sizes = pc.list_value_length(ids).to_numpy().astype(np.int64)
             lengths.append(sizes)
             if self._unknown is not None:
@@ -58,6 +62,11 @@ class Tokens:
                 )
         lengths_N, unknown_N = np.concatenate(lengths), np.concatenate(num_unknown)
         return lengths_N, [*self._cut(split, table, lengths_N), *self._strange(split, table, lengths_N, unknown_N)]
+
+    def _ids(self, columns: list[pa.Array]) -> pa.ListArray:
+        if self._chat is None:
+            return self._text.encode_columns(*map(filled, columns))["input_ids"]
+        return pa.array([row.ids for row in self._chat.write(columns[0].to_pylist())], pa.list_(pa.int32()))
 
     def _cut(self, split: str, table: pa.Table, lengths_N: np.ndarray) -> list[Finding]:
         if self.max_length is None:

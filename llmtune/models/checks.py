@@ -28,12 +28,14 @@ def read_config(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         remedy = "name a directory with config.json and model.safetensors"
         raise ModelError(f"there is no model directory {directory}", where=str(directory), remedy=remedy)
-    _refuse_links_outside(directory)
-    config = _read_json(directory / "config.json")
-    _refuse_code(directory, config)
+    refuse_links_outside(directory)
+    config = read_json(directory / "config.json")
+    refuse_code(directory, config)
     if (directory / "adapter_config.json").is_file():
         raise ModelError(
-            "the directory holds an adapter, no whole model", where=str(directory), remedy="merge it into its model first"
+            "the directory holds an adapter, no whole model",
+            where=str(directory),
+            remedy="start from it with model=run model.path=DIRECTORY, which reads the model that it belongs to as well",
         )
     weight_files(directory)
     return config
@@ -104,7 +106,8 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object that a directory of a model has to hold."""
     if not file.is_file():
         raise ModelError(f"there is no {file.name}", where=str(file.parent), remedy=SAVED)
     try:
@@ -116,7 +119,8 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _refuse_code(directory: Path, config: dict[str, Any]) -> None:
+def refuse_code(directory: Path, config: dict[str, Any]) -> None:
+    """Raises ModelError if a directory or its config names code of its own."""
     scripts = sorted(str(p.relative_to(directory)) for p in directory.rglob("*.py"))
     if scripts or "auto_map" in config:
         raise ModelError(
@@ -126,7 +130,8 @@ def _refuse_code(directory: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _refuse_links_outside(directory: Path) -> None:
+def refuse_links_outside(directory: Path) -> None:
+    """Raises ModelError if a directory holds links that leave it."""
     root = directory.resolve()
     allowed = [root]
     if root.parent.name == "snapshots":  # the hub's cache links each file of a snapshot to a blob beside it
@@ -142,7 +147,7 @@ def _refuse_links_outside(directory: Path) -> None:
 
 
 def _indexed_files(index: Path) -> set[str]:
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index.name} has no weight_map", where=str(index), remedy=AGAIN)
     for name in weight_map.values():

@@ -24,14 +24,20 @@ def install(model: PreTrainedModel) -> None:
 
     `last_hidden_state` of the body, and what it tells about the last layer's attention, are then of the first token alone.
     """
+    last = uninstall(model)
+    is_masked_so = model.config._attn_implementation in KERNELS
+    if last is not None and type(model).__name__ in CLASSES and is_masked_so and not model.config.is_decoder:
+        last.__class__ = _narrowed(type(last))
+
+
+def uninstall(model: PreTrainedModel) -> nn.Module | None:
+    """Let the last layer work for all tokens again; returns it, if there is one of the kind."""
     layers = getattr(getattr(model.base_model, "encoder", None), "layer", None)
     if not isinstance(layers, nn.ModuleList) or not len(layers):
-        return
+        return None
     last = layers[-1]
     last.__class__ = getattr(last, "whole_class", type(last))
-    is_masked_so = model.config._attn_implementation in KERNELS
-    if type(model).__name__ in CLASSES and is_masked_so and not model.config.is_decoder:
-        last.__class__ = _narrowed(type(last))
+    return last
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Where the directory of a model lies. Nothing here imports torch."""
+"""Where the directory of a model lies. Nothing here imports torch, unless a GGUF file is to be converted."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from llmtune import paths
 from llmtune.errors import DataError, ModelError
 from llmtune.failures import first_words
+from llmtune.models import gguf
 
 # Of a hub repository: neither pickles nor scripts are fetched.
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -14,18 +15,26 @@ HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 def locate(name: str, revision: str | None = None) -> Path:
     """The directory of a model: a path, `package:NAME/PATH`, or a name on the hub, which is downloaded.
 
+    A GGUF file, or a directory that holds nothing but one, stands for what it was converted to.
+
     Raises:
-        ModelError: there is none, or the hub does not give it.
+        ModelError: there is none, it is unfit, or the hub does not give it.
+        ResourceError: a GGUF file needs a package that is not installed.
     """
     try:
         path = paths.resolve(name)
     except DataError as e:
         raise ModelError(e.message, where=e.where, remedy=e.remedy) from None
+    if gguf.is_gguf(path):
+        return gguf.as_directory(path)
     if os.path.isdir(path):  # which is False, too, for what can be no path
-        return path.resolve()
+        file = gguf.the_only_one(path)
+        return path.resolve() if file is None else gguf.as_directory(file)
     if name.startswith(paths.PREFIX) or path.is_absolute() or name.startswith(".") or name.count("/") > 1:
         raise ModelError(
-            f"there is no directory {name}", where=name, remedy="name a directory, package:NAME/PATH, or a model of the hub"
+            f"there is no directory {name}",
+            where=name,
+            remedy="name a directory, a GGUF file, package:NAME/PATH, or a model of the hub",
         )
     return _download(name, revision)
 

@@ -74,16 +74,39 @@ def read(directory: Path, *, task: str | None = None, dropout: float | None = No
             attn_implementation=kind,
             use_safetensors=True,
             local_files_only=True,
-            ignore_mismatched_sizes=True,  # transformers would only say so; `_judge` refuses
+            ignore_mismatched_sizes=True,  # transformers would only say so; `judge` refuses
             output_loading_info=True,
             dtype="float32",
         )
 
     is_own = config.model_type in heads.OWN
     made, info = _guarded(lambda: load("eager") if is_own else _with_attention(attention, load), where)
-    _judge(made, info, where)
+    judge(made, info, where)
     first_token.install(made)
     return made.eval()
+
+
+def judge(made: PreTrainedModel, info: dict[str, Any], where: str) -> None:
+    """Every weight of the model must come from the file; of what else the file holds, only the body's own is refused.
+
+    A body without a head may lack the weights of its pooler: it loses the pooler, and `adapt` draws one if a head reads it.
+    """
+    remedy = "config.json and the weights do not belong together: copy or download both again"
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, theirs, ours = mismatched[0]
+        message = f"{name} is {tuple(theirs)} in the file, but the config asks for {tuple(ours)}"
+        raise ModelError(message, where=where, remedy=remedy)
+    missing = sorted(info["missing_keys"])
+    if missing and made.base_model is made and all(name.startswith(f"{heads.POOLER}.") for name in missing):
+        setattr(made, heads.POOLER, None)
+        missing = []
+    if missing:
+        raise ModelError(f"{_counted(missing, 'is', 'are')} missing: {_few(missing)}", where=where, remedy=remedy)
+    unexpected = sorted(info["unexpected_keys"])
+    if odd := [name for name in unexpected if _is_of_body(name, made)]:
+        raise ModelError(f"{_counted(odd, 'has', 'have')} no place in the model: {_few(odd)}", where=where, remedy=remedy)
+    if unexpected:
+        console.notice(f"left out of {where}: {_few(unexpected)}")
 
 
 def _bert(spec: ModelSpec, layers: int, width: int, num_heads: int, dropout: float) -> PretrainedConfig:
@@ -133,29 +156,6 @@ def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
     for name, value in config.to_dict().items():
         if ("dropout" in name or name.endswith("_pdrop")) and type(value) in (int, float):
             setattr(config, name, dropout)
-
-
-def _judge(made: PreTrainedModel, info: dict[str, Any], where: str) -> None:
-    """Every weight of the model must come from the file; of what else the file holds, only the body's own is refused.
-
-    A body without a head may lack the weights of its pooler: it loses the pooler, and `adapt` draws one if a head reads it.
-    """
-    remedy = "config.json and the weights do not belong together: copy or download both again"
-    if mismatched := sorted(info["mismatched_keys"]):
-        name, theirs, ours = mismatched[0]
-        message = f"{name} is {tuple(theirs)} in the file, but the config asks for {tuple(ours)}"
-        raise ModelError(message, where=where, remedy=remedy)
-    missing = sorted(info["missing_keys"])
-    if missing and made.base_model is made and all(name.startswith(f"{heads.POOLER}.") for name in missing):
-        setattr(made, heads.POOLER, None)
-        missing = []
-    if missing:
-        raise ModelError(f"{_counted(missing, 'is', 'are')} missing: {_few(missing)}", where=where, remedy=remedy)
-    unexpected = sorted(info["unexpected_keys"])
-    if odd := [name for name in unexpected if _is_of_body(name, made)]:
-        raise ModelError(f"{_counted(odd, 'has', 'have')} no place in the model: {_few(odd)}", where=where, remedy=remedy)
-    if unexpected:
-        console.notice(f"left out of {where}: {_few(unexpected)}")
 
 
 def _is_of_body(name: str, made: PreTrainedModel) -> bool:

@@ -16,6 +16,7 @@ class ModelSpec:
         label_names: names of classes, labels or tags in the order of their ids; empty for tasks without them.
         vocab_size: entries of the tokenizer; 0 for numeric rows.
         pad_token_id, bos_token_id, eos_token_id: of the tokenizer, None where it has no such token.
+        end_ids: tokens of which any ends what a causal model generates; empty: eos_token_id does.
         max_length: most tokens of one input; 0 for numeric rows.
         num_features: numeric columns of a row; 0 for texts.
         feature_mean, feature_std: of each numeric column over the train rows.
@@ -28,6 +29,7 @@ class ModelSpec:
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | None = None
+    end_ids: tuple[int, ...] = ()
     max_length: int = 0
     num_features: int = 0
     feature_mean: tuple[float, ...] = ()

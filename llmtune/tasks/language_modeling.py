@@ -14,7 +14,7 @@ from llmtune.errors import ModelError
 from llmtune.randomness import generator
 from llmtune.tasks.base import Batch, Draw, LossTerms, Scores
 from llmtune.tasks.text import TextInputs, example_ids, filled
-from llmtune.tasks.vocabulary_loss import IGNORED, summed_loss
+from llmtune.tasks.vocabulary_loss import IGNORED, logits_at, summed_loss
 
 
 def token_losses(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
@@ -36,11 +36,16 @@ class LanguageModelTask:
 
     def score(self, model: nn.Module, batch: Batch) -> Scores:
         labels_BL = batch.targets["labels"]
-        logits_BLV = model(**batch.inputs).logits
-        predicted_BL = labels_BL != IGNORED
-        outputs = {"num_correct": ((logits_BLV.argmax(-1) == labels_BL) & predicted_BL).sum(-1).cpu().numpy()}
-        losses = token_losses(logits_BLV, labels_BL).double().sum(-1).cpu().numpy()
-        return Scores(batch.example_ids.numpy(), losses, predicted_BL.sum(-1).double().cpu().numpy(), outputs)
+        rows_T, places_T = (labels_BL != IGNORED).nonzero(as_tuple=True)
+        labels_T = labels_BL[rows_T, places_T]
+        logits_TV = logits_at(model, batch.inputs, rows_T * labels_BL.shape[1] + places_T)
+        losses_T = F.cross_entropy(logits_TV.float(), labels_T, reduction="none").double()
+
+        def in_rows(values_T: Tensor) -> np.ndarray:
+            return np.bincount(rows_T.cpu().numpy(), values_T.cpu().numpy(), minlength=len(labels_BL))
+
+        outputs = {"num_correct": in_rows(logits_TV.argmax(-1) == labels_T).astype(np.int64)}
+        return Scores(batch.example_ids.numpy(), in_rows(losses_T), in_rows(torch.ones_like(losses_T)), outputs)
 
     def describe(self) -> dict[str, Any]:
         return {"type": self.type, **self.text.describe()}
@@ -103,14 +108,9 @@ class CausalLmTask(LanguageModelTask):
         for row, example in zip(labels_BL, examples, strict=True):
             row[: len(example["input_ids"]) - 1] = example["input_ids"][1:]
         if "position_ids" in examples[0]:
-            # transformers tells the rows of a block apart by positions that do not go on; a padding token is a row of its own.
-            del inputs["attention_mask"]
-            positions_BL = np.zeros(labels_BL.shape, dtype=np.int64)
-            for positions, labels, example in zip(positions_BL, labels_BL, examples, strict=True):
-                length = len(example["input_ids"]) - 1
-                positions[:length] = example["position_ids"][:-1]
-                labels[:length][example["position_ids"][1:] == 0] = IGNORED
-            inputs["position_ids"] = torch.from_numpy(positions_BL)
+            inputs = isolated(inputs, [e["position_ids"][:-1] for e in examples])
+            for labels, example in zip(labels_BL, examples, strict=True):
+                labels[: len(example["input_ids"]) - 1][example["position_ids"][1:] == 0] = IGNORED
         num_targets = float((labels_BL != IGNORED).sum())
         return Batch(inputs, {"labels": torch.from_numpy(labels_BL)}, example_ids(examples), lengths, num_targets)
 
@@ -122,8 +122,28 @@ class CausalLmTask(LanguageModelTask):
         return [ids + tail for ids in encoded["input_ids"]]
 
 
-def require_isolation(model: nn.Module) -> None:
-    """Make sure that a model tells the rows of a block apart by their positions.
+def isolated(inputs: dict[str, Tensor], places: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    """Padded rows of several texts each, that a model is to read as if each text stood alone.
+
+    transformers tells the texts apart by positions that do not go on; a padding token is a text of its own.
+
+    Args:
+        inputs: `input_ids` and `attention_mask` [B, L].
+        places: of the tokens of each row, in the text that they belong to.
+    """
+    positions_BL = np.zeros(inputs["input_ids"].shape, dtype=np.int64)
+    for positions, own in zip(positions_BL, places, strict=True):
+        positions[: len(own)] = own
+    kept = {name: tensor for name, tensor in inputs.items() if name != "attention_mask"}
+    return {**kept, "position_ids": torch.from_numpy(positions_BL)}
+
+
+def require_isolation(model: nn.Module, *, key: str) -> None:
+    """Make sure that a model tells the texts of a row apart by their positions.
+
+    Args:
+        model: about to be trained.
+        key: of the config, that asks for it.
 
     Raises:
         ModelError: what it says of a row depends on the row before.
@@ -140,8 +160,8 @@ def require_isolation(model: nn.Module) -> None:
     model.train(was_training)
     if not torch.allclose(one.float(), other.float(), atol=1e-4):
         raise ModelError(
-            "task.isolate_documents: models of this kind do not tell the rows of a block apart",
-            remedy="task.isolate_documents=false, or another model, such as one of the llama, qwen2 or gpt2 kind",
+            f"{key}: models of this kind do not tell the texts of a row apart",
+            remedy=f"{key}=false, or another model, such as one of the llama, qwen2 or gpt2 kind",
         )
 
 

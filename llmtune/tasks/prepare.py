@@ -1,7 +1,6 @@
 """From source files to prepared rows: load, split, tokenizer, encode, and the facts that travel with the model."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,15 @@ from llmtune.data.prepared import Prepared
 from llmtune.data.readers.columns import listed
 from llmtune.data.spool import Spool, batches_of
 from llmtune.errors import ConfigError, DataError, ModelError
-from llmtune.tasks import lists
+from llmtune.tasks import chat_templates, lists
 from llmtune.tasks.base import Task
+from llmtune.tasks.chat import Chat
 from llmtune.tasks.classification import label_names_of, plain_label
-from llmtune.tasks.language_modeling import CausalLmTask
+from llmtune.tasks.encoding import CHUNK_BYTES, CHUNK_ROWS, Counted
+from llmtune.tasks.instruction import InstructionTask
 from llmtune.tasks.registry import rebuild
-from llmtune.tasks.tagging import TaggingTask
-from llmtune.tasks.text import TextInputs, as_numbers
+from llmtune.tasks.text import as_numbers
 
-CHUNK_ROWS, CHUNK_BYTES = 10_000, 4 << 20  # that are worked on at once
 LONGEST_BY_DEFAULT = 512
 
 
@@ -119,43 +118,6 @@ def tokenizer_dir_of(ready: Prepared) -> Path | None:
     return directory if directory.is_dir() else None
 
 
-def encode_rows(task: Task, table: pa.Table, *, advance: Callable[[int], None] | None = None) -> Iterator[dict[str, pa.Array]]:
-    """Stored columns of a table, chunk by chunk; `advance` is told how many of its rows are done.
-
-    Raises:
-        DataError: a row is unfit, or the rows leave a language model nothing to predict.
-    """
-
-    def chunks() -> Iterator[dict[str, pa.Array]]:
-        for batch in batches_of(table, rows=CHUNK_ROWS, size=CHUNK_BYTES):
-            yield dict(zip(batch.schema.names, batch.columns, strict=True))
-            if advance is not None:
-                advance(batch.num_rows)
-
-    encoded = task.encode_stream(chunks()) if isinstance(task, CausalLmTask) else map(task.encode, chunks())
-    is_empty = True
-    for stored in _ahead(encoded):
-        is_empty = is_empty and not any(len(values) for values in stored.values())
-        yield stored
-    if is_empty:
-        raise DataError(
-            f"{table.num_rows:,} rows hold too little text: there is nothing to predict",
-            where=f"{table['file'][0]}:{table['row'][0]}",
-            remedy="add text, or set split.validation_fraction and split.test_fraction to 0 if these rows were set aside",
-        )
-
-
-def _ahead(items: Iterable[dict[str, pa.Array]]) -> Iterator[dict[str, pa.Array]]:
-    """Each item but the first is made while the one before it is used: tokenizers leave the interpreter to others."""
-    iterator = iter(items)
-    item = next(iterator, None)  # reads the tokenizer's files
-    with ThreadPoolExecutor(1) as pool:
-        while item is not None:
-            made = pool.submit(next, iterator, None)
-            yield item
-            item = made.result()
-
-
 class _Builder:
     def __init__(self, wanted: Preparation):
         self.data, self.split, self.tokenizer, self.task = wanted.data, wanted.split, wanted.tokenizer, wanted.task
@@ -171,7 +133,8 @@ class _Builder:
         counts = {}
         for name, table in tables.items():
             with console.progress(f"preparing {name}", total=table.num_rows, unit="rows") as advance:
-                counts[name] = _Counter(task, table, advance)
+                packed = name == "train" and isinstance(task, InstructionTask) and task.packing
+                counts[name] = Counted(task, table, advance, packed=packed)
                 prepared.write_split(directory, name, counts[name].columns())
                 ledger.enter(name, "tokenized", **counts[name].entry())
         if "text" in tables["train"].column_names:
@@ -224,6 +187,9 @@ class _Builder:
             is_plain_text = sources.is_plain_text(self.data)
             end_of_text = None if is_plain_text else fast.eos_token_id
             return {"end_of_text": end_of_text, "isolate_documents": self.task.isolate_documents}
+        if self.task.type == "instruction":
+            own = {name: getattr(self.task, name) for name in ("answers", "system_prompt", "too_long", "packing")}
+            return {**own, "end_ids": list(Chat(fast).end_ids)}
         if self.task.type == "masked_lm":
             if fast.mask_token_id is None:
                 remedy = "use an encoder such as BERT, or task=causal_lm"
@@ -254,6 +220,7 @@ class _Builder:
 
     def make_tokenizer(self, train: pa.Table, directory: Path) -> tuple[Any, int]:
         texts = _Texts(train)
+        template = self.task.template if self.task.type == "instruction" else None
         if not any(text.strip() for text in texts):
             raise DataError(f"all {train.num_rows} texts of the train rows are blank", where=f"column {self.data.text_column}")
         kind = tokenizers.kind(self.tokenizer, self.model)
@@ -264,7 +231,17 @@ class _Builder:
         else:
             console.notice(f"training a {kind} tokenizer on {len(texts):,} texts")
             sizes = {k: getattr(self.tokenizer, k) for k in ("vocab_size", "min_frequency", "lowercase")}
+            if template is not None:
+                texts = chat_templates.written(template, train)
+                sizes["vocab_size"] -= len(chat_templates.new_tokens(template))
             fast = tokenizers.train(kind, family=self.family, texts=texts, **sizes)
+            if template is not None:
+                chat_templates.add_tokens(fast, template)
+        if template is not None:
+            name = chat_templates.install(fast, template)
+            console.notice(
+                f"conversations are written by {f'the template {name}' if name else 'the template of the tokenizer'}"
+            )
         limit = self.origin.max_length
         wanted = self.tokenizer.max_length or min(limit or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
         if limit is not None and wanted > limit:
@@ -287,43 +264,6 @@ def _given_label_names(given: Sequence[str]) -> list[str]:
         problem = f"'{twice}' stands there twice" if twice is not None else "one class alone leaves nothing to tell apart"
         raise ConfigError([f"task.label_names: {problem}"])
     return names
-
-
-class _Counter:
-    """Passes stored columns on and counts what goes by."""
-
-    def __init__(self, task: Task, table: pa.Table, advance: Any):
-        self._task, self._table, self._advance = task, table, advance
-        self._rows = self._tokens = self._truncated = 0
-
-    def columns(self) -> Iterator[dict[str, pa.Array]]:
-        text = _text_of(self._task)
-        before = text.num_truncated if text is not None else 0
-        for stored in encode_rows(self._task, self._table, advance=self._advance):
-            self._rows += len(next(iter(stored.values())))
-            if "input_ids" in stored:
-                self._tokens += len(stored["input_ids"].flatten())
-            yield stored
-        self._truncated = text.num_truncated - before if text is not None else 0
-        if isinstance(self._task, TaggingTask):
-            self._task.tell()
-
-    def facts(self) -> dict[str, int]:
-        counted = {"rows": self._rows, "source_rows": self._table.num_rows}
-        return {**counted, "tokens": self._tokens, "truncated": self._truncated}
-
-    def entry(self) -> dict[str, Any]:
-        """For the account; a language model's blocks are told beside the rows that they were made of."""
-        rows_in = self._table.num_rows
-        if isinstance(self._task, CausalLmTask):
-            return {"rows_in": rows_in, "rows_out": rows_in, "blocks": self._rows}
-        without_text = {"without text": rows_in - self._rows} if rows_in > self._rows else {}
-        return {"rows_in": rows_in, "rows_out": self._rows, "left_out": without_text, "truncated": self._truncated}
-
-
-def _text_of(task: Task) -> TextInputs | None:
-    """What tokenizes the rows of a task, if it reads text."""
-    return getattr(task, "text", None) or getattr(getattr(task, "inputs", None), "text", None)
 
 
 def _columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:

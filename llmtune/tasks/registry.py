@@ -8,6 +8,7 @@ from llmtune.models.spec import ModelSpec
 from llmtune.tasks.base import Task
 from llmtune.tasks.classification import ClassificationTask
 from llmtune.tasks.inputs import NumericInputs, RowInputs, TextRows
+from llmtune.tasks.instruction import InstructionTask
 from llmtune.tasks.language_modeling import CausalLmTask, MaskedLmTask
 from llmtune.tasks.multilabel import MultilabelTask
 from llmtune.tasks.regression import RegressionTask
@@ -42,6 +43,9 @@ def rebuild(description: dict[str, Any], tokenizer_dir: Path | None) -> Task:
             case "masked_lm":
                 names = ("mask_probability", "mask_token_id", "special_ids", "vocab_size")
                 return MaskedLmTask(_text(description, tokenizer_dir), **{k: description[k] for k in names})
+            case "instruction":
+                own = {name: description[name] for name in InstructionTask.described}
+                return InstructionTask(_text(description, tokenizer_dir), **own)
     except KeyError as e:
         raise CheckpointError(f"the task description lacks {e}", remedy="use a run of this version of llmtune") from None
     raise CheckpointError(f"unknown task {description['type']!r}", remedy="use a newer version of llmtune")
@@ -55,12 +59,13 @@ def model_spec(description: dict[str, Any], tokenizer_facts: dict[str, Any]) -> 
         tokenizer_facts: `vocab_size`, `pad_token_id`, `bos_token_id`, `eos_token_id`; empty for numeric rows.
     """
     return ModelSpec(
-        task=description["type"],
+        task="causal_lm" if description["type"] == "instruction" else description["type"],
         label_names=tuple(description.get("label_names", ())),
         vocab_size=tokenizer_facts.get("vocab_size", 0),
         pad_token_id=tokenizer_facts.get("pad_token_id"),
         bos_token_id=tokenizer_facts.get("bos_token_id"),
         eos_token_id=tokenizer_facts.get("eos_token_id"),
+        end_ids=tuple(description.get("end_ids", ())),
         max_length=description.get("max_length", 0),
         num_features=len(description.get("feature_names", ())),
         feature_mean=tuple(description.get("feature_mean", ())),

@@ -75,6 +75,10 @@ class TextInputs:
         by_word = self.__dict__.get("_word_encoder")  # made when it is first used
         return self._num_truncated + (by_word.num_truncated if by_word is not None else 0)
 
+    def count_truncated(self, num_rows: int) -> None:
+        """Rows that the task has cut by itself."""
+        self._num_truncated += num_rows
+
     def encode_columns(self, texts: pa.Array, pairs: pa.Array | None = None) -> dict[str, pa.Array]:
         """What `encode` gives, for many rows: lists of int32. Texts are strings, none of them null."""
         columns = [texts] if pairs is None else [texts, pairs]

@@ -33,10 +33,11 @@ def summed_loss(model: nn.Module, inputs: dict[str, Tensor], labels_BL: Tensor) 
 def logits_at(model: nn.Module, inputs: dict[str, Tensor], at_T: Tensor) -> Tensor:
     """Logits [T, V] of these positions of the flattened batch alone."""
     head = _output_layer(model)
+    inputs = {**_uncached(model), **inputs}
     if head is None:
-        return model(**inputs, **_uncached(model)).logits.flatten(0, 1)[at_T]
+        return model(**inputs).logits.flatten(0, 1)[at_T]
     with _only_at(head, at_T):
-        return model(**inputs, **_uncached(model)).logits
+        return model(**inputs).logits
 
 
 def _uncached(model: nn.Module) -> dict[str, bool]:

@@ -2,7 +2,8 @@
 
 A step directory is itself a model directory: `checkpoints/step-000123/` holds config.json, the weights, the tokenizer,
 what the task is (llmtune.json), the optimizer, the trainer's counters, and last of all a manifest with the sha256 of
-every file. Where most weights are frozen it holds the learned ones and the digest of those they were added to.
+every file. Where most weights are frozen it holds the learned ones and the digest of those they were added to. Where
+the weights are an average, it holds those that training goes on with besides.
 """
 
 import contextlib
@@ -17,11 +18,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from llmtune import tuning
 from llmtune.errors import CheckpointError, ResourceError
 from llmtune.failures import REMEDIES, is_the_systems, os_error_in
 from llmtune.files import side_by_side, sync, write_json
 from llmtune.training import manifest
+from llmtune.tuning import pissa
 
+OPTIMIZER, LEARNED, NEWEST = "optimizer.safetensors", "learned.safetensors", "newest.safetensors"
 THRESHOLDS = "thresholds.json"  # beside the weights of the best step, if the decision was moved after training
 STEP_NAME = re.compile(r"^step-(\d{6,})$")
 
@@ -39,6 +43,7 @@ class State:
         learned: the weights that learn, by name, where the others are frozen.
         description: of `Task.describe()`, the tuning and the base, as llmtune.json.
         tokenizer_dir: copied beside the weights.
+        newest: the weights that training goes on with, by name, where those above are an average.
         optimizer: named tensors of the optimizer's state.
         trainer: counters, data key, and everything else that a resume has to know.
         fingerprint: what must be equal for a resume to be exact.
@@ -47,6 +52,7 @@ class State:
 
     save_model: Callable[[Path], None] | None
     learned: dict[str, Tensor]
+    newest: dict[str, Tensor]
     description: dict[str, Any]
     tokenizer_dir: Path | None
     optimizer: dict[str, Tensor]
@@ -92,11 +98,11 @@ def write(directory: Path, state: State, *, step: int) -> Unsealed:
     temporary = written.temporary
     with _whole_or_gone(written):
         temporary.mkdir()
-        save_model = state.save_model or (lambda place: save_file(_storable(state.learned), place / "learned.safetensors"))
-        side_by_side(
-            lambda: save_file(_storable(state.optimizer), temporary / "optimizer.safetensors"),
-            lambda: save_model(temporary),
-        )
+        save_model = state.save_model or (lambda place: save_file(_storable(state.learned), place / LEARNED))
+        work = [lambda: save_file(_storable(state.optimizer), temporary / OPTIMIZER), lambda: save_model(temporary)]
+        if state.newest:
+            work.append(lambda: save_file(_storable(state.newest), temporary / NEWEST))
+        side_by_side(*work)
         if state.tokenizer_dir is not None:
             for file in state.tokenizer_dir.iterdir():
                 shutil.copyfile(file, temporary / file.name)
@@ -230,14 +236,30 @@ def load_learned(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     Raises:
         CheckpointError: names or shapes differ.
     """
-    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if learned.keys() != tensors.keys():
-        odd = sorted(learned.keys() ^ tensors.keys())
+    learned = tuning.learned_tensors(model)
+    _require_fit(tensors, learned)
+    pissa.set_starts(model, tensors)
+    copy(tensors, learned)
+
+
+def copy(tensors: dict[str, Tensor], into: dict[str, Tensor]) -> None:
+    """Copy tensors into the weights of the same names.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    _require_fit(tensors, into)
+    for name, own in into.items():
+        own.data.copy_(tensors[name])
+
+
+def _require_fit(tensors: dict[str, Tensor], into: dict[str, Tensor]) -> None:
+    if into.keys() != tensors.keys():
+        odd = sorted(into.keys() ^ tensors.keys())
         raise CheckpointError(f"the learned weights do not fit the model: {', '.join(odd[:5])}")
-    for name, parameter in learned.items():
-        if parameter.shape != tensors[name].shape:
-            raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, but the model has {tuple(parameter.shape)}")
-        parameter.data.copy_(tensors[name])
+    for name, own in into.items():
+        if own.shape != tensors[name].shape:
+            raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, but the model has {tuple(own.shape)}")
 
 
 @contextlib.contextmanager

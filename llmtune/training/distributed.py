@@ -50,9 +50,20 @@ class Ranks:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Wrap a model so that gradients are averaged over the ranks."""
-        return model if self._accelerator is None else self._accelerator.prepare_model(model)
+    def prepare(self, model: nn.Module, *, opens_later: bool = False) -> nn.Module:
+        """Wrap a model so that gradients are averaged over the ranks.
+
+        Args:
+            model: all weights that will ever learn are open.
+            opens_later: whether some of them will have no gradient for a while.
+        """
+        if self._accelerator is None:
+            return model
+        if opens_later:
+            from accelerate import DistributedDataParallelKwargs
+
+            self._accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+        return self._accelerator.prepare_model(model)
 
     def no_sync(self, model: nn.Module, *, until_last: bool) -> AbstractContextManager:
         """Leave out the exchange of gradients for all but the last micro-batch."""

@@ -64,6 +64,7 @@ def forecast(
     peak = Peak(trainer.compute.device)
     peak.reset()
     base_bytes = peak.read()
+    trainer.averages.reserve()
     planned = _looked_at(trainer)
     sizes_S = np.array([_positions(trainer, step) for step in planned])
     fits, seconds, rate = True, 0.0, 0.0
@@ -130,8 +131,7 @@ def _timed(trainer: Trainer, steps: list[PlannedStep]) -> list[tuple[int, float,
     """Positions, seconds and tokens of each step, those to warm up with left out."""
     cut = {"seed": trainer.seed, "num_micro_batches": trainer.training.gradient_accumulation_steps, "ranks": trainer.ranks}
     loader = (window_of(step, trainer.split, trainer.task, **cut) for step in steps)
-    called = trainer.ranks.prepare(trainer.compiled if trainer.compiled is not None else trainer.model)
-    results = list(trainer.steps_over(loader, called, lambda: False))
+    results = list(trainer.steps_over(loader, trainer.called(), lambda: False))
     return [(r.num_positions, r.seconds, r.num_tokens) for r in results[WARM_UP:]]
 
 
@@ -169,7 +169,8 @@ def _saves(trainer: Trainer, peak: Peak, scratch: Path) -> tuple[int, float, int
     took = []
     for number in (1, 2, 3):
         started = time.perf_counter()
-        path = checkpoint.save(scratch, trainer.state(number), step=number)
+        with trainer.state(number) as state:
+            path = checkpoint.save(scratch, state, step=number)
         checkpoint.verify(path, reads=False)
         took.append(time.perf_counter() - started)
     size = sum(file.stat().st_size for file in path.iterdir())

@@ -48,13 +48,23 @@ class LiveRows(nn.Embedding):
             self._is_stale = False
         return self._table
 
-    def aligned(self, state: Tensor, rows: Tensor | None) -> Tensor:
-        """The state of an optimizer for other rows, or without `rows` for all, as that for these rows; new ones have zeros."""
+    def mark_changed(self) -> None:
+        """Say that `weight` has got other content than by a step of training."""
+        self._is_stale = True
+
+    def aligned(self, state: Tensor, rows: Tensor | None, *, new: Tensor | None = None) -> Tensor:
+        """What belongs to other rows, or without `rows` to all, as that for these rows.
+
+        Args:
+            state: of an optimizer, or weights, [rows, D]; what has fewer dimensions is left as it is.
+            rows: that it is of.
+            new: [V, D], of which those rows are taken that had none; None: they get zeros.
+        """
         if state.ndim < 2 or (rows is not None and torch.equal(rows, self.rows.cpu())):
             return state
         whole = state
         if rows is not None:
-            whole = state.new_zeros(self.num_embeddings, state.shape[1])
+            whole = state.new_zeros(self.num_embeddings, state.shape[1]) if new is None else new.cpu().clone()
             whole[rows] = state
         return whole[self.rows.cpu()]
 

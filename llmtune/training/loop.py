@@ -27,7 +27,7 @@ class StepResult:
         epoch: passes over the data begun before this step, from 0.
         ends_epoch: whether it was the last step of its epoch.
         loss: mean over the targets of the whole window and all ranks.
-        lr: learning rate of the step.
+        lr: learning rate of the step, the highest of its groups.
         grad_norm: of the mean loss, before clipping.
         num_examples, num_tokens, num_positions: of all ranks; positions count padding too.
         seconds: wall clock, waiting for data included.
@@ -61,11 +61,13 @@ def train_steps(
     seed: int,
     max_grad_norm: float | None,
     scaler: torch.amp.GradScaler,
+    after_update: Callable[[int], None],
     is_stopping: Callable[[], bool],
 ) -> Iterator[StepResult]:
     """Run one optimizer step for each window of micro-batches.
 
     Dropout is keyed by (seed, step, micro-batch, rank), so that a resumed run needs its step counter alone.
+    `after_update` is told each step (from 0) whose update is done, as part of its time.
     `is_stopping` is asked between micro-batches; a window that it interrupts is dropped. Several ranks are not asked, since
     they have to stop together: the consumer sees to that between two steps.
 
@@ -73,7 +75,7 @@ def train_steps(
         DivergedError: a loss or gradient is not finite; the weights are those of the step before.
         OutOfMemory: a micro-batch does not fit; the weights are those of the step before.
     """
-    weights = [p for p in model.parameters() if p.requires_grad]
+    weights = list(model.parameters())  # those without a gradient count for nothing; which ones have one may change
     base_lrs = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]  # may begin a second time
     clock = time.perf_counter()
     for window in windows:
@@ -101,10 +103,11 @@ def train_steps(
             group["lr"] = lr * factor
         scaler.step(optimizer)
         scaler.update()
+        after_update(step)
         optimizer.zero_grad(set_to_none=True)
         now = time.perf_counter()
         examples, tokens, positions = ranks.sums(_sizes(window.batches))
-        lr = base_lrs[0] * factor
+        lr = max(base_lrs) * factor
         place, sizes, took = (step + 1, window.epoch, window.ends_epoch), (examples, tokens, positions), (now - clock, waited)
         yield StepResult(*place, loss, lr, grad_norm, *sizes, *took, dict(zip(parts, shares, strict=True)))
         clock = time.perf_counter()

@@ -38,7 +38,10 @@ class Lowered:
         for module in model.modules():
             for parameter in module.parameters(recurse=False):
                 owners.setdefault(id(parameter), []).append(module)
-        found = [m for m in model.modules() if type(m) is nn.Linear and _is_frozen_float32(m.weight)]
+        # DoRA looks at the weights themselves, not at their product alone, which is all that autocast converts.
+        looked_at = {m.base_layer for m in model.modules() if getattr(m, "lora_variant", None)}
+        linear = [m for m in model.modules() if type(m) is nn.Linear and m not in looked_at]
+        found = [m for m in linear if _is_frozen_float32(m.weight)]
         shared = [m for m in found if len(owners[id(m.weight)]) > 1]
         self._whole: list[tuple[nn.Linear, nn.Parameter]] = [(m, m.weight) for m in shared]  # as a table of word vectors
         self._alone = [m for m in found if len(owners[id(m.weight)]) == 1]

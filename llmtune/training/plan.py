@@ -81,6 +81,11 @@ class TrainPlan:
         """The epoch that a step belongs to, and the first step of that epoch."""
         return self._locate(step)
 
+    def epochs_at(self, step: int) -> float:
+        """Passes over the rows that are done before a step, parts of one included."""
+        epoch, first = self._locate(step)
+        return epoch + (step - first) / self._num_steps(epoch)
+
     def remember(self, epoch: int, first: int) -> None:
         """Take what `place_of` said of a step: with a token budget it spares the planning of all epochs before."""
         self._known = (epoch, first)

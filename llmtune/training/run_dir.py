@@ -21,6 +21,8 @@ NOT_COMPARED = {
     "export",
     "finetune",
     "evaluation.batch_size",
+    "evaluation.generate_rows",
+    "evaluation.max_new_tokens",
     "hardware.num_workers",
 }
 
@@ -54,7 +56,7 @@ def locate_checkpoint(path: Path, which: str = "best") -> Path:
             remedy = "train it first: llmtune train ..."
             raise CheckpointError(f"the run has no {which} checkpoint yet", where=str(path), remedy=remedy)
         return target.resolve()
-    if (path / "config.json").is_file() or (path / "llmtune.json").is_file():
+    if any((path / name).is_file() for name in ("config.json", "llmtune.json", "adapter_config.json")):
         return path
     raise CheckpointError("is neither a run directory nor a model directory", where=str(path))
 

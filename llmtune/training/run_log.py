@@ -52,9 +52,10 @@ class RunLog:
         sign = -1 if higher_is_better else 1
         return min(scored, key=lambda e: sign * e["metrics"][metric], default=None)
 
-    def evaluations_since_best(self, metric: str, *, higher_is_better: bool) -> int:
+    def evaluations_since_best(self, metric: str, *, higher_is_better: bool, after: int = 0) -> int:
+        """Evaluations since the best one, those up to the step `after` left out."""
         best = self.best(metric, higher_is_better=higher_is_better)
-        return sum(best is not None and e["step"] > best["step"] for e in self.evaluations())
+        return sum(best is not None and e["step"] > max(best["step"], after) for e in self.evaluations())
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

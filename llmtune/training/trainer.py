@@ -12,17 +12,24 @@ import torch
 from torch import nn
 
 from llmtune import console
-from llmtune.config.sections.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+from llmtune.config.sections.averaging import AveragingConfig
+from llmtune.config.sections.optimizer import OptimizerConfig
+from llmtune.config.sections.schedule import ScheduleConfig
+from llmtune.config.sections.training import TrainingConfig
 from llmtune.data.prepared import Split
 from llmtune.data.sampling import ClassSampler
 from llmtune.errors import CheckpointError, DivergedError, Interrupted, ResourceError
 from llmtune.files import write_json
 from llmtune.tasks.base import LossOf, Task
-from llmtune.training import checkpoint, drift, manifest, memory, optimizers, run_dir, schedules
+from llmtune.training import checkpoint, drift, manifest, memory, optimizers, resume, run_dir, schedules
+from llmtune.training.averaging import Averages
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.loop import StepResult, train_steps
 from llmtune.training.memory import OutOfMemory
+from llmtune.training.openings import Openings
+from llmtune.training.pace import Pace
+from llmtune.training.parameter_groups import ParameterGroup
 from llmtune.training.plan import TrainPlan, Window, windows
 from llmtune.training.precision import Compute
 from llmtune.training.profiling import StepProfile
@@ -40,6 +47,7 @@ class Trainer:
     Attributes:
         run: the run directory; it exists and holds the config.
         model: opened for tuning, on its device.
+        groups: of its weights that learn.
         task: of the rows.
         loss_of: of a model and a batch, what training makes small.
         split: the train rows.
@@ -52,12 +60,14 @@ class Trainer:
         make_state: the checkpoint's content but for optimizer, trainer and fingerprint.
         fingerprint: must be equal for a resume.
         num_workers: processes that collate.
+        openings: which weights learn when; None: all of them always.
         compiled: the model as the loop calls it, or None to call it as it is.
         whole: within it, weights that training holds in fewer bits are what they were.
     """
 
     run: Path
     model: nn.Module
+    groups: list[ParameterGroup]
     task: Task
     loss_of: LossOf
     split: Split
@@ -71,19 +81,17 @@ class Trainer:
     training: TrainingConfig
     optimizer_config: OptimizerConfig
     schedule: ScheduleConfig
+    averaging: AveragingConfig
     compute: Compute
     ranks: Ranks
     seed: int
     num_workers: int
+    openings: Openings | None = None
     compiled: nn.Module | None = None
     whole: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     _drifted: dict[str, list[Any]] = field(default_factory=dict)
     _num_micro_batches: int = 1
-    _seconds: float = 0.0
-    _tokens: int = 0
-    _positions: int = 0
-    _wait: float = 0.0
-    _recent: list[StepResult] = field(default_factory=list)
+    _pace: Pace = field(default_factory=Pace)
 
     def fit(self) -> dict[str, Any]:
         """Train to the end, from the last good checkpoint if there is one. Returns what result.json holds.
@@ -96,7 +104,9 @@ class Trainer:
         self._num_micro_batches = self.training.gradient_accumulation_steps
         start = last = self._resume()
         if self.ranks.is_main and not start:
-            checkpoint.require_room(self.checkpoints, self._checkpoint_size())
+            how = {"averages": self.averages, "is_frozen": self.fingerprint.get("frozen") is not None}
+            size = resume.checkpoint_size(self.model, self.groups, self.optimizer_config, **how)
+            checkpoint.require_room(self.checkpoints, size)
         self.log = RunLog(self.run / "metrics.jsonl", until_step=start, is_writer=self.ranks.is_main)
         if self._drifted:
             self.log.write("drift", step=start, changes=self._drifted)
@@ -110,8 +120,8 @@ class Trainer:
             with console.progress("training", total=self.plan.total_steps, unit="steps", done=start) as advance:
                 for result in iter(()) if self._is_over(start) else self._steps(start, stop):
                     last = result.step
-                    self._note(result)
-                    advance(1, self._live_line(result))
+                    self._pace.note(result)
+                    advance(1, self._pace.live_line())
                     profile.step(seconds=result.seconds, wait_seconds=result.wait_seconds)
                     if self._after_step(result, stop):
                         break
@@ -143,7 +153,11 @@ class Trainer:
 
     @cached_property
     def optimizer(self) -> torch.optim.Optimizer:
-        return optimizers.build(self.model, self.optimizer_config)
+        return optimizers.build(self.groups, self.optimizer_config)
+
+    @cached_property
+    def averages(self) -> Averages:
+        return Averages(self.model, self.groups, self.averaging, self.optimizer, total_steps=self.plan.total_steps)
 
     @cached_property
     def scaler(self) -> torch.amp.GradScaler:
@@ -159,7 +173,7 @@ class Trainer:
 
     def _steps(self, start: int, stop: StopRequest) -> Iterator[StepResult]:
         """The steps from `start` on; where memory runs out, in smaller micro-batches from there."""
-        called = self.ranks.prepare(self.compiled if self.compiled is not None else self.model)
+        called = self.called()
         while True:
             try:
                 for result in self._steps_as_cut(called, start, stop):
@@ -208,12 +222,16 @@ class Trainer:
                 write_json(self.run / "diverged.json", {"message": e.message, "rows": e.rows})
             raise
 
+    def called(self) -> nn.Module:
+        """The model as the loop calls it."""
+        return self.ranks.prepare(self.compiled or self.model, opens_later=self.openings is not None)
+
     def steps_over(self, loader: Iterable[Window], called: nn.Module, is_stopping: Callable[[], bool]) -> Iterator[StepResult]:
         """One optimizer step for each window; nothing is logged, saved or evaluated."""
         return train_steps(
             called,
             self.loss_of,
-            loader,
+            loader if self.openings is None else self.openings.before(loader, self.plan),
             self.optimizer,
             lr_factor=schedules.build(self.schedule, total_steps=self.plan.total_steps),
             compute=self.compute,
@@ -221,6 +239,7 @@ class Trainer:
             seed=self.seed,
             max_grad_norm=self.training.max_grad_norm,
             scaler=self.scaler,
+            after_update=self.averages.update,
             is_stopping=is_stopping,
         )
 
@@ -259,12 +278,14 @@ class Trainer:
             return True
         if patience is None:
             return False
-        since = self.log.evaluations_since_best(self.best_metric, higher_is_better=self.higher_is_better)
+        opened = 0 if self.openings is None else self.openings.complete_after(step, self.plan)
+        how = {"higher_is_better": self.higher_is_better, "after": step if opened is None else opened}
+        since = self.log.evaluations_since_best(self.best_metric, **how)
         return since >= patience
 
     def _evaluate(self, step: int, stop: StopRequest) -> None:
         self.saver.settle()
-        with self.whole():
+        with self.judged():
             metrics = self.evaluate(stop)
         if metrics is None:
             return
@@ -286,28 +307,33 @@ class Trainer:
     def _save(self, step: int) -> None:
         if self.ranks.is_main and step != self.saver.step:
             self.log.sync()
-            self.saver.save(self.state(step, place=self.plan.place_of(step)), step=step)
+            with self.state(step, place=self.plan.place_of(step)) as state:
+                self.saver.save(state, step=step)
 
-    def state(self, step: int, **counters: Any) -> State:
-        return self.make_state(
-            optimizer=optimizers.state_tensors(self.model, self.optimizer),
-            trainer={
-                "step": step,
-                "total_steps": self.plan.total_steps,
-                "scaler": self.scaler.state_dict(),
-                "micro_batches": self._num_micro_batches,
-                **counters,
-            },
-            fingerprint=self.fingerprint,
-            config_digest=manifest.sha256(self.run / run_dir.CONFIG),
-        )
+    @contextlib.contextmanager
+    def judged(self) -> Iterator[None]:
+        """While entered, the model has the weights that are to be scored."""
+        with self.whole(), self.averages.in_place():
+            yield
 
-    def _checkpoint_size(self) -> int:
-        """Bytes of weights and optimizer, the bulk of a checkpoint."""
-        learned = {p.data_ptr(): p for p in self.model.parameters() if p.requires_grad}
-        kept = learned if self.fingerprint.get("frozen") else {t.data_ptr(): t for t in self.model.state_dict().values()}
-        weights = sum(t.numel() * t.element_size() for t in kept.values())
-        return weights + optimizers.state_size(self.model, self.optimizer_config)
+    @contextlib.contextmanager
+    def state(self, step: int, **counters: Any) -> Iterator[State]:
+        """What a checkpoint holds; while entered, the model has the weights that are to be kept."""
+        counted = {
+            "step": step,
+            "total_steps": self.plan.total_steps,
+            "scaler": self.scaler.state_dict(),
+            "micro_batches": self._num_micro_batches,
+            "averaged": self.averages.count,
+        }
+        with self.averages.in_place() as newest:
+            yield self.make_state(
+                newest=newest,
+                optimizer=optimizers.state_tensors(self.model, self.optimizer),
+                trainer={**counted, **counters},
+                fingerprint=self.fingerprint,
+                config_digest=manifest.sha256(self.run / run_dir.CONFIG),
+            )
 
     def _resume(self) -> int:
         """Put back the newest good checkpoint; returns its step, 0 for none."""
@@ -318,14 +344,9 @@ class Trainer:
                 raise CheckpointError("no checkpoint of the run is good", where=str(self.checkpoints), remedy=remedy)
             return 0
         step, path = found
-        self._drifted = drift.require_none(path, self.state(step), allowed=self.training.allow_drift)
-        learned = path / "learned.safetensors"
-        if learned.is_file():
-            checkpoint.load_learned(self.model, checkpoint.read_tensors(learned))
-        else:
-            checkpoint.load_all(self.model, checkpoint.read_tensors(path / "model.safetensors"))
-        optimizers.load_state_tensors(self.model, self.optimizer, checkpoint.read_tensors(path / "optimizer.safetensors"))
-        counters = manifest.read_json(path / "trainer.json")
+        with self.state(step) as state:
+            self._drifted = drift.require_none(path, state, allowed=self.training.allow_drift)
+        counters = resume.load(path, self.model, self.optimizer, self.averages)
         self.scaler.load_state_dict(counters["scaler"])
         if "gradient_accumulation_steps" not in self._drifted:
             self._num_micro_batches = counters.get("micro_batches", self._num_micro_batches)
@@ -335,37 +356,16 @@ class Trainer:
         console.notice(f"resuming {self.run} after step {step} of {self.plan.total_steps}")
         return step
 
-    def _note(self, result: StepResult) -> None:
-        self._seconds += result.seconds
-        self._wait += result.wait_seconds
-        self._tokens += result.num_tokens
-        self._positions += result.num_positions
-        self._recent = [*self._recent[-19:], result]
-
-    def _live_line(self, result: StepResult) -> str:
-        recent = self._recent
-        loss = sum(r.loss for r in recent) / len(recent)
-        rate = sum(r.num_tokens for r in recent) / sum(r.seconds for r in recent)
-        return f"loss {loss:.4f}  lr {result.lr:.2e}  {rate:,.0f} tokens/s  padding {self._padding(recent):.0%}"
-
     def _log_step(self, result: StepResult) -> None:
         facts = {k: getattr(result, k) for k in ENDING if k != "step"}
-        seconds = sum(r.seconds for r in self._recent)
         self.log.write(
             "step",
             step=result.step,
             **facts,
             **({"parts": result.parts} if result.parts else {}),
-            tokens_per_second=round(sum(r.num_tokens for r in self._recent) / seconds, 1),
-            padding_share=round(self._padding(self._recent), 4),
-            wait_share=round(sum(r.wait_seconds for r in self._recent) / seconds, 4),
+            **self._pace.recent_rates(),
             time=round(time.time(), 3),
         )
-
-    @staticmethod
-    def _padding(results: list[StepResult]) -> float:
-        positions = sum(r.num_positions for r in results)
-        return 1 - sum(r.num_tokens for r in results) / positions if positions else 0.0
 
     def _result(self, last: int) -> dict[str, Any]:
         best = self.log.best(self.best_metric, higher_is_better=self.higher_is_better)
@@ -378,9 +378,6 @@ class Trainer:
             "value": best["metrics"][self.best_metric] if best else None,
             "best_step": best["step"] if best else last,
             "metrics": best["metrics"] if best else {},
-            "train_seconds": round(self._seconds, 2),
-            "tokens_per_second": round(self._tokens / self._seconds, 1) if self._seconds else None,
-            "padding_share": round(1 - self._tokens / self._positions, 4) if self._positions else None,
-            "wait_share": round(self._wait / self._seconds, 4) if self._seconds else None,
+            **self._pace.total_rates(),
             "peak_memory": memory.Peak(self.compute.device).read(),
         }

@@ -1,40 +1,62 @@
-"""How weights are opened for training: all of them, the head alone, or low-rank updates."""
+"""How weights are opened for training: all at once or one after another, some by their place or name, or adapters on top."""
 
-import warnings
+import difflib
+from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.pytorch_utils import Conv1D
 
-from llmtune.config.sections.model import LoraTuning, TuningConfig
-from llmtune.errors import ConfigError, ResourceError
-from llmtune.models.heads import TASKS, new_weights, task_of
+from llmtune.config.sections.tuning import LEARN_ALL, PatternTuning, TuningConfig
+from llmtune.errors import ConfigError
+from llmtune.models.heads import new_weights
+from llmtune.tuning import adapters, pissa
+from llmtune.tuning.heads import head_parameters
 
-HEADED = (*TASKS["classification"], *TASKS["tagging"])  # tasks that bring a head of their own
+__all__ = ["apply", "head_parameters", "learned_tensors", "merged"]
 
 
-def apply(model: PreTrainedModel, tuning: TuningConfig) -> nn.Module:
-    """Decide by `requires_grad` which weights learn; LoRA wraps the model. What has just been drawn always learns.
+def apply(model: PreTrainedModel, tuning: TuningConfig, *, max_length: int = 0) -> nn.Module:
+    """Decide by `requires_grad` which weights learn; adapters wrap the model. What has just been drawn always learns.
+
+    With `tuning=gradual` all weights are open: `training.openings` closes those whose time has not come.
+
+    Args:
+        model: with the task's head.
+        tuning: the config section.
+        max_length: most tokens of a text, beside which virtual ones have to fit.
 
     Raises:
-        ConfigError: the model has no head of its own, or no layer of a name.
+        ConfigError: the model has no head of its own, no layer or weight of a name, or no room for virtual tokens.
+        ModelError: peft does not know how to do this with the architecture.
         ResourceError: peft is not installed.
     """
-    if tuning.type == "full":
+    if tuning.type in LEARN_ALL:
         return model
-    if tuning.type == "head":
-        learned = head_parameters(model) | new_weights(model)
+    if tuning.type in ("head", "pattern"):
+        chosen = head_parameters(model) if tuning.type == "head" else _named(model, tuning)
+        learned = chosen | new_weights(model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in learned)
         return model
-    return _lora(model, tuning)
+    return adapters.add(model, tuning, max_length=max_length)
 
 
-def merged(model: nn.Module) -> PreTrainedModel:
-    """The plain model: low-rank updates added to the weights, and every weight open again that its architecture opens."""
-    plain = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+def learned_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds of an opened model beside the weights that do not learn: those that do, and PiSSA's start."""
+    learned: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return learned | pissa.starts(model)
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """The plain model: adapters merged into the weights, and every weight open again that its architecture opens.
+
+    Virtual tokens cannot be merged: such a model stays as it is.
+    """
+    if adapters.has_virtual_tokens(model):
+        return model
+    plain = model.merge_and_unload() if adapters.is_wrapped(model) else model
     with torch.device("meta"), no_init_weights():
         untouched = type(plain)(plain.config)
     learns = {name: parameter.requires_grad for name, parameter in untouched.named_parameters()}
@@ -43,59 +65,30 @@ def merged(model: nn.Module) -> PreTrainedModel:
     return plain
 
 
-def head_parameters(model: PreTrainedModel) -> set[str]:
-    """Names of the weights outside the base model.
+def _named(model: PreTrainedModel, tuning: PatternTuning) -> set[str]:
+    """The weights that `tuning.learn` takes and `tuning.freeze` leaves.
 
     Raises:
-        ConfigError: the head shares its weights with the embedding.
+        ConfigError: a pattern takes no weight, or all of them together none.
     """
-    base = {id(p) for p in model.base_model.parameters()}
-    head = {name for name, p in model.named_parameters() if id(p) not in base}
-    if not head:
-        raise ConfigError(["tuning: the head of this model shares its weights with the embedding: use tuning=full or lora"])
-    return head
+    names, problems = [name for name, _ in model.named_parameters()], []
+    for key in ("learn", "freeze"):
+        for pattern in getattr(tuning, key):
+            if not any(fnmatchcase(name, pattern) for name in names):
+                problems.append(f"tuning.{key}: no weight is called '{pattern}'; {_nearest(pattern, names)}")
+    if problems:
+        raise ConfigError(problems)
+    taken = {name for name in names if any(fnmatchcase(name, pattern) for pattern in tuning.learn)}
+    learned = {name for name in taken if not any(fnmatchcase(name, pattern) for pattern in tuning.freeze)}
+    if not learned | new_weights(model):
+        raise ConfigError(["tuning.freeze: leaves no weight to learn"])
+    return learned
 
 
-def _lora(model: PreTrainedModel, tuning: LoraTuning) -> nn.Module:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise ResourceError("tuning=lora needs the package peft", remedy="pip install 'llmtune[lora]'") from None
-    linear = _linear_layers(model)
-    targets = [name for name in linear if tuning.target_modules is None or _is_named(name, tuning.target_modules)]
-    unknown = [wanted for wanted in tuning.target_modules or () if not any(_is_named(name, [wanted]) for name in linear)]
-    if unknown or not targets:
-        known = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "none"
-        wanted = f"there is no linear layer '{unknown[0]}'" if unknown else "the model has no linear layers to update"
-        raise ConfigError([f"tuning.target_modules: {wanted}; there are: {known}"])
-    # Opened in place: peft's modules_to_save would keep a frozen copy of a head that no one can draw again.
-    open_too = new_weights(model) | (head_parameters(model) if task_of(model) in HEADED else set())
-    opened = {id(model.get_parameter(name)) for name in open_too}
-    config = LoraConfig(
-        r=tuning.rank,
-        lora_alpha=tuning.alpha,
-        lora_dropout=tuning.dropout,
-        target_modules=targets,
-        fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about what peft asks it
-        wrapped = get_peft_model(model, config)
-    for parameter in wrapped.parameters():
-        if id(parameter) in opened:
-            parameter.requires_grad_(True)
-    return wrapped
-
-
-def _linear_layers(model: PreTrainedModel) -> list[str]:
-    """Names of the linear layers of the body that were trained before; GPT-2 has its own class for them."""
-    body, drawn = set(model.base_model.modules()), new_weights(model)
-    return [
-        name
-        for name, module in model.named_modules()
-        if module in body and isinstance(module, nn.Linear | Conv1D) and f"{name}.weight" not in drawn
-    ]
-
-
-def _is_named(name: str, wanted: list[str] | tuple[str, ...]) -> bool:
-    return any(name == ending or name.endswith(f".{ending}") for ending in wanted)
+def _nearest(pattern: str, names: list[str]) -> str:
+    """Names of weights like a pattern; those that hold it come first, for a `*` may be all that is missing."""
+    bare = pattern.strip("*")
+    around = [name for name in names if bare and bare in name][:3]
+    near = around or difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+    hint = f" ('*{bare}*' takes them)" if around else ""
+    return f"the nearest are {', '.join(near)}{hint}"

@@ -2,7 +2,8 @@
 
     python scripts/bench/quality.py DATA [--jobs ...] [--seeds ...]
 
-DATA holds sst2/{train,dev,test}.csv, imdb/{train,test}.parquet, chnsenticorp/{train,dev}.tsv and tinyshakespeare/input.txt. Prints a Markdown table.
+DATA holds sst2/{train,dev,test}.csv, imdb/{train,test}.parquet, chnsenticorp/{train,dev}.tsv and tinyshakespeare/input.txt.
+Prints a Markdown table.
 """
 
 import argparse

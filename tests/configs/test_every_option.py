@@ -18,14 +18,20 @@ NEEDS = {
     ("data", "hub"): ["data.name=imdb"],
     ("model", "run"): ["model.path=runs/x"],
     ("model", "mlp"): ["data.feature_columns=[x]"],
-    ("tuning", "head"): ["model=bert", "model.pretrained=a/b"],
-    ("tuning", "lora"): ["model=bert", "model.pretrained=a/b"],
+    **{
+        ("tuning", name): ["model=bert", "model.pretrained=a/b"]
+        for name in ("head", "gradual", "lora", "rslora", "dora", "pissa", "ia3", "prefix", "prompt")
+    },
+    ("tuning", "pattern"): ["model=bert", "model.pretrained=a/b", "tuning.freeze=['*embeddings*']"],
     ("split", "grouped"): ["split.group_column=author"],
     ("split", "time"): ["split.time_column=day"],
     ("tokenizer", "pretrained"): ["model=bert", "model.pretrained=a/b"],
     ("balance", "class_weights"): ["balance.class_weights.by_label={rare: 5}"],
     ("task", "causal_lm"): ["model=gpt"],
     ("task", "masked_lm"): ["model=bert"],
+    ("optimizer", "schedule_free"): ["schedule=constant"],
+    ("task", "instruction"): ["model=gpt"],
+    ("export", "gguf"): ["task=causal_lm", "model=gpt", "tokenizer.lowercase=false"],
     ("augment", "contextual"): ["augment.contextual.model=a/b"],
 }
 
@@ -74,7 +80,9 @@ def test_verb_decodes_and_saves(verb: str):
         "augment": ["data.train_file=x.csv", "augment=drop", "preview=true"],
         "evaluate": ["run=runs/x"],
         "predict": ["run=runs/x"],
+        "chat": ["run=runs/x"],
         "export": ["run=runs/x"],
+        "average": ["runs=[runs/x,runs/y]"],
     }.get(verb, ["data.train_file=x.csv"])
     args += ["model=run", "model.path=runs/x"] if verb == "finetune" else []
     composed = compose.compose(verb, args)

@@ -196,6 +196,7 @@ def _save(step: str) -> Callable[[], object]:
     state = checkpoint.State(
         save_model=model.save_pretrained,
         learned={},
+        newest={},
         description={"task": {"type": "classification"}},
         tokenizer_dir=tokenizer,
         optimizer={f"{name}.exp_avg": torch.rand_like(weight) for name, weight in model.named_parameters()},

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 
 from llmtune import tuning
-from llmtune.config.sections.model import LoraTuning
+from llmtune.config.sections.tuning import LoraTuning
 from tests import tiny
 
 LORA = LoraTuning(type="lora", rank=3, alpha=6.0, dropout=0.0, target_modules=None)

@@ -116,11 +116,20 @@ def test_schedules(reviews: Folder, args: list[str], factors: list[float]):
 
 
 @pytest.mark.parametrize(
-    "args", [["optimizer=sgd", "optimizer.nesterov=true"], ["optimizer=adam"], ["optimizer=adamw", "optimizer.beta2=.9"]]
+    "args",
+    [
+        ["optimizer=sgd", "optimizer.nesterov=true", "optimizer.lr=1"],
+        ["optimizer=adam"],
+        ["optimizer=adamw", "optimizer.beta2=.9"],
+        ["optimizer=adafactor", "optimizer.lr=.2"],
+        ["optimizer=lion", "optimizer.lr=.003"],
+        ["optimizer=muon"],
+        ["optimizer=schedule_free", "optimizer.lr=.05"],
+    ],
 )
 def test_optimizers_learn(reviews: Folder, args: list[str]):
-    lr = "optimizer.lr=1" if args[0] == "optimizer=sgd" else "optimizer.lr=.02"
-    _, _, steps, _ = trained(reviews, "training.epochs=6", "schedule=constant", "training.batch_size=16", lr, *args)
+    args = ["optimizer.lr=.02", *args]
+    _, _, steps, _ = trained(reviews, "training.epochs=6", "schedule=constant", "training.batch_size=16", *args)
     assert steps[-1]["loss"] < 0.8 * steps[0]["loss"]
 
 
@@ -197,6 +206,7 @@ def test_rows_of_a_block_that_are_isolated(reviews: Folder):
         reviews.ok("train", *args, f"task.isolate_documents={apart}", "training.max_steps=6", f"run_name=apart-{apart}")
         run = reviews.latest(f"apart-{apart}")
         reviews.ok("evaluate", str(run))
+        reviews.ok("export", str(run), "export=huggingface")
         losses[apart] = read(run / "evaluation" / "test" / "metrics.json")["loss"]
         assert read(run / "checkpoints" / "best" / "llmtune.json")["task"].get("isolate_documents", False) is (apart == "true")
     assert losses["true"] != losses["false"]

@@ -1,11 +1,29 @@
 """The rows: where they come from, and which columns hold what."""
 
 import codecs
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from llmtune.config.sections.base import Count, Name, Section
+
+
+@dataclass(frozen=True)
+class LayoutColumns:
+    """What a way of writing conversations calls its columns."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+# The ways in which conversations are written; where a file has the columns of several, the first counts.
+LAYOUTS = {
+    "messages": LayoutColumns(("messages",), ("system",)),
+    "sharegpt": LayoutColumns(("conversations",), ("system",)),
+    "alpaca": LayoutColumns(("instruction", "output"), ("input", "system", "history")),
+    "prompt_completion": LayoutColumns(("prompt", "completion"), ("system",)),
+}
 
 
 class ColumnMapping(Section):
@@ -23,6 +41,14 @@ class ColumnMapping(Section):
     """For task=multilabel: what divides the labels where data.label_column holds text, such as '|' or ','."""
     feature_columns: tuple[Name, ...]
     """Numeric input columns, for model=mlp."""
+    conversation: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion"]
+    """For task=instruction: how conversations are written; auto: as the names of the columns say."""
+    conversation_columns: dict[str, str]
+    """For task=instruction: the file's names for columns, for example {instruction: question, output: answer}."""
+    roles: dict[str, Literal["system", "user", "assistant"]]
+    """For task=instruction: who speaks under names of roles that are not known, for example {bing: assistant}."""
+    bad_conversations: Literal["refuse", "drop"]
+    """For task=instruction: whether rows that hold no conversation with an answer are an error, or left out and counted."""
     where: dict[str, str]
     """Keep only rows whose column equals this value, for example {source: imdb}."""
     label_map: dict[str, str]

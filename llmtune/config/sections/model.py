@@ -1,10 +1,10 @@
-"""What is to be learned, by which model, and which of its weights learn."""
+"""What is to be learned, and by which model."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmtune.config.sections.base import Count, Fraction, Name, Positive, Section
+from llmtune.config.sections.base import Count, Fraction, Name, Section
 
 
 class ClassificationTask(Section):
@@ -55,8 +55,24 @@ class MaskedLmTask(Section):
     """Share of the tokens to predict: of these 80 % are masked, 10 % replaced, 10 % kept."""
 
 
+class InstructionTask(Section):
+    """Answer as the assistant of a conversation does: a causal model whose loss is on the answers' tokens alone."""
+
+    type: Literal["instruction"]
+    template: Literal["auto", "own", "chatml", "llama3", "alpaca", "plain"]
+    """How conversations are written for the model; auto: the tokenizer's own template, else chatml or plain."""
+    answers: Literal["all", "last"]
+    """Which answers of a conversation are learned."""
+    system_prompt: Name | None
+    """System message of conversations that have none; null: they stay without."""
+    too_long: Literal["cut", "drop"]
+    """What becomes of conversations longer than tokenizer.max_length; those of whose answers nothing is left are dropped."""
+    packing: bool
+    """Whether short train conversations share a row, each read as if it stood alone; less padding."""
+
+
 TaskConfig = Annotated[
-    ClassificationTask | RegressionTask | MultilabelTask | TaggingTask | CausalLmTask | MaskedLmTask,
+    ClassificationTask | RegressionTask | MultilabelTask | TaggingTask | CausalLmTask | MaskedLmTask | InstructionTask,
     Field(discriminator="type"),
 ]
 
@@ -103,7 +119,7 @@ class TransformerModel(Section):
     """What every transformers architecture has: weights to start from, or a size from scratch."""
 
     pretrained: Name | None
-    """Directory, package:NAME/PATH or hub name of the weights to start from; null: from scratch."""
+    """Directory, GGUF file, package:NAME/PATH or hub name of the weights to start from; null: from scratch."""
     revision: Name | None
     """Branch, tag or commit of a hub name."""
     size: Literal["tiny", "mini", "small", "medium", "base"]
@@ -137,36 +153,9 @@ class RunModel(Section):
 
     type: Literal["run"]
     path: Name
-    """A run directory, one of its checkpoints, or a model directory."""
+    """A run directory, one of its checkpoints, a model directory, or an adapter directory of peft's."""
+    base: Name | None
+    """Weights that an adapter of peft's belongs to, as model.pretrained; null: those that its adapter_config.json names."""
 
 
 ModelConfig = Annotated[LstmModel | MlpModel | BertModel | GptModel | RunModel, Field(discriminator="type")]
-
-
-class FullTuning(Section):
-    """Every weight learns."""
-
-    type: Literal["full"]
-
-
-class HeadTuning(Section):
-    """Only the task's head learns."""
-
-    type: Literal["head"]
-
-
-class LoraTuning(Section):
-    """Low-rank updates of the linear layers, and the head. Hu et al. 2022."""
-
-    type: Literal["lora"]
-    rank: Count
-    """Rank of the updates."""
-    alpha: Positive
-    """Updates are scaled by alpha / rank."""
-    dropout: Fraction
-    """Dropout before the updates."""
-    target_modules: tuple[Name, ...] | None
-    """Names of the layers to update; null: every linear layer but the head."""
-
-
-TuningConfig = Annotated[FullTuning | HeadTuning | LoraTuning, Field(discriminator="type")]

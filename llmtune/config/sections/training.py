@@ -1,81 +1,10 @@
-"""How the weights learn, on what machine, and what comes out."""
+"""How long, on what machine, and what comes out."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmtune.config.sections.base import Count, Fraction, Name, NonNegative, Positive, Precision, Section
-
-
-class AdamW(Section):
-    """Adam with decoupled weight decay. Loshchilov and Hutter 2019."""
-
-    type: Literal["adamw"]
-    lr: Positive
-    """Highest learning rate."""
-    weight_decay: NonNegative
-    """Decay of weight matrices; biases, norms, and vectors of tokens that the train rows lack are spared."""
-    beta1: Fraction
-    """Decay of the mean of the gradient."""
-    beta2: Fraction
-    """Decay of the mean of its square."""
-    eps: Positive
-    """Added to the denominator."""
-
-
-class Sgd(Section):
-    """Stochastic gradient descent with momentum."""
-
-    type: Literal["sgd"]
-    lr: Positive
-    """Highest learning rate."""
-    weight_decay: NonNegative
-    """L2 penalty of weight matrices; biases, norms, and vectors of tokens that the train rows lack are spared."""
-    momentum: Fraction
-    """Share of the last step that is kept."""
-    nesterov: bool
-    """Whether the gradient is taken after the momentum."""
-
-
-OptimizerConfig = Annotated[AdamW | Sgd, Field(discriminator="type")]
-
-
-class WarmupSection(Section):
-    """What every schedule has."""
-
-    warmup_ratio: Fraction
-    """Share of the steps over which the rate rises linearly from 0."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None
-    """The same as a number of steps; null: warmup_ratio decides."""
-
-
-class ConstantSchedule(WarmupSection):
-    """The rate stays as it is."""
-
-    type: Literal["constant"]
-
-
-class DecaySection(WarmupSection):
-    """What every falling schedule has."""
-
-    min_lr_ratio: Annotated[float, Field(ge=0, le=1)]
-    """The rate at the end, as a share of the highest."""
-
-
-class LinearSchedule(DecaySection):
-    """The rate falls in a straight line."""
-
-    type: Literal["linear"]
-
-
-class CosineSchedule(DecaySection):
-    """The rate falls along half a cosine. Loshchilov and Hutter 2017."""
-
-    type: Literal["cosine"]
-
-
-ScheduleConfig = Annotated[ConstantSchedule | LinearSchedule | CosineSchedule, Field(discriminator="type")]
-
+from llmtune.config.sections.base import Count, Fraction, Name, Positive, Precision, Section
 
 Drift = Literal[
     "data",
@@ -110,6 +39,8 @@ class TrainingConfig(Section):
     """Micro-batches that one optimizer step is cut into, to save memory."""
     activation_checkpointing: bool
     """Whether each layer's forward pass is computed again in the backward pass, to save memory; results stay the same."""
+    layer_drop: Fraction
+    """Share of a transformers model's layers that a pass in training goes without, at random. Fan et al. 2020 (LayerDrop)."""
     max_grad_norm: Positive | None
     """Gradients are scaled down to this norm; null: never."""
     group_by_length: bool
@@ -158,6 +89,10 @@ class EvaluationConfig(Section):
     """Examples predicted at once."""
     precision: Precision
     """Precision of evaluation."""
+    generate_rows: Annotated[int, Field(ge=0, lt=2**31)]
+    """For models that write text: rows for which answers are written, compared with the reference and shown; 0: none."""
+    max_new_tokens: Count
+    """Tokens of such an answer at most."""
 
 
 class HuggingFaceExport(Section):
@@ -174,4 +109,18 @@ class OnnxExport(Section):
     """Version of the ONNX operator set."""
 
 
-ExportConfig = Annotated[HuggingFaceExport | OnnxExport, Field(discriminator="type")]
+class AdapterExport(Section):
+    """What an adapter has learned, alone: a directory of peft's, for the weights that it was trained on."""
+
+    type: Literal["adapter"]
+
+
+class GgufExport(Section):
+    """A GGUF file for llama.cpp and ollama: a causal language model, its tokenizer and chat template in one."""
+
+    type: Literal["gguf"]
+    outtype: Literal["f32", "f16", "q8_0"]
+    """How the matrices are stored: as they are, in half precision, or in 8 bits, 32 at a time."""
+
+
+ExportConfig = Annotated[HuggingFaceExport | AdapterExport | OnnxExport | GgufExport, Field(discriminator="type")]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmtune.config.sections.clean import CleanConfig
+from llmtune.data import forms
 from llmtune.data.accounting import Finding, Ledger
 from llmtune.data.clean import filters
 from llmtune.data.clean.registry import TEXT_CLEANERS, Cleaner, text_cleaners
@@ -90,9 +91,12 @@ def _cleaned(batch: pa.RecordBatch, cleaner: Cleaner) -> tuple[pa.RecordBatch, i
     """A batch with its texts changed, and in how many rows."""
     is_changed = np.zeros(batch.num_rows, bool)
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    if "messages" in columns:
+        columns["messages"] = forms.with_contents(columns["messages"], cleaner)
     for name in ("text", "text_pair"):
         if name in columns:
-            old, columns[name] = columns[name], cleaner(columns[name])
+            old = columns[name]
+            columns[name] = forms.text_of(columns["messages"]) if "messages" in columns else cleaner(old)
             is_changed |= pc.fill_null(pc.not_equal(old, columns[name]), False).to_numpy(zero_copy_only=False)
     return pa.RecordBatch.from_pydict(columns), int(is_changed.sum())
 

@@ -1,7 +1,8 @@
 """Columns as files hold them, and as the rest of the house wants them: text, or finite numbers."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,26 @@ class Source:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns that are asked for: by config key, those that may be absent, and those that may hold lists."""
+    """The columns that are asked for: by config key, those that may be absent, and those that may hold lists.
+
+    Those in `nested` are handed on as Python values, and may be absent, too. `choose`, given the columns of a source and its
+    name, says what is wanted of it, where that depends on what there is.
+    """
 
     required: dict[str, str]
     optional: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
+    choose: "Callable[[Wanted, Sequence[str], str], Wanted] | None" = None
+
+    def of(self, present: Sequence[str], *, where: str) -> "Wanted":
+        """What is wanted of a source with these columns."""
+        return self.choose(self, present, where) if self.choose is not None else self
+
+    @property
+    def plain(self) -> list[str]:
+        """The columns that become arrays."""
+        return list(dict.fromkeys([*self.required, *self.optional]))
 
     def among(self, present: Sequence[str], *, where: str, hint: str = "") -> list[str]:
         """The wanted columns that are present.
@@ -59,6 +75,8 @@ class Wanted:
         Raises:
             DataError: a required one is not, or one stands there twice.
         """
+        if self.choose is not None:
+            return self.of(present, where=where).among(present, where=where, hint=hint)
         for name, key in self.required.items():
             if name not in present:
                 shown = listed(nearest_first(name, list(present)), limit=20)
@@ -67,7 +85,7 @@ class Wanted:
                     where=where,
                     remedy=f"set {key} to one of them{hint}",
                 )
-        found = [name for name in dict.fromkeys([*self.required, *self.optional]) if name in present]
+        found = [name for name in dict.fromkeys([*self.plain, *self.nested]) if name in present]
         for name in found:
             if list(present).count(name) > 1:
                 raise DataError(f"there are several columns '{name}'", where=where, remedy="rename all but one")
@@ -78,12 +96,27 @@ class Wanted:
 class Chunk:
     """Some rows of a file: wanted columns as Arrow arrays, and for messages the line or number of each row.
 
-    Where each row is a file of its own, `files` names them.
+    Where each row is a file of its own, `files` names them. `nested` holds the values of columns that are neither text nor
+    lists of it, as JSON has them.
     """
 
     columns: dict[str, pa.Array]
     rows: np.ndarray
     files: pa.Array | None = None
+    nested: dict[str, list[Any]] = field(default_factory=dict)
+
+    def filter(self, keep_N: np.ndarray) -> "Chunk":
+        """Some of the rows."""
+        mask = pa.array(keep_N)
+        files = self.files.filter(mask) if self.files is not None else None
+        nested = {name: list(compress(values, keep_N.tolist())) for name, values in self.nested.items()}
+        return Chunk({name: array.filter(mask) for name, array in self.columns.items()}, self.rows[keep_N], files, nested)
+
+
+def chunk_of(columns: dict[str, pa.Array], rows: np.ndarray, wanted: Wanted) -> Chunk:
+    """A chunk of typed columns, of which some are wanted as they are and some as Python values."""
+    nested = {name: columns[name].to_pylist() for name in wanted.nested if name in columns}
+    return Chunk({name: columns[name] for name in wanted.plain if name in columns}, rows, nested=nested)
 
 
 Reader = Callable[[Source, Wanted], Iterator[Chunk]]

@@ -7,7 +7,7 @@ from itertools import chain, islice
 import numpy as np
 
 from llmtune.data.readers import dialect
-from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted, text_array
+from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted, chunk_of, text_array
 from llmtune.data.readers.stream import MAX_FIELD, lines_of, text_blocks, text_lines
 from llmtune.data.readers.well_formed import WellFormed
 from llmtune.errors import DataError
@@ -31,9 +31,10 @@ def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
     for block in well_formed:
         if names is None:
             names, block = tuple(block.first()), block.after_first()
+        wanted = wanted.of(names, where=f"{source.name}:1")
         positions = positions or _positions(names, source, wanted)
         if len(block.lines):
-            yield Chunk({name: block.column(i) for name, i in positions.items()}, block.lines)
+            yield chunk_of({name: block.column(i) for name, i in positions.items()}, block.lines, wanted)
     rows = _Rows(source, lines_of(well_formed.rest(), source.name, first_line=well_formed.line), first_line=well_formed.line)
     if names is None:
         _, header = next(rows.batches(1), (None, [[]]))
@@ -41,11 +42,12 @@ def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
         if not names:
             raise DataError("the file holds nothing but blank lines", where=source.name)
     rows.width = len(names)
+    wanted = wanted.of(names, where=f"{source.name}:1")
     positions = positions or _positions(names, source, wanted)
     for numbers, fields in rows.batches(CHUNK_ROWS):
         columns = list(zip(*fields, strict=True))
         arrays = {n: text_array(columns[i], column=n, name=source.name, rows=numbers) for n, i in positions.items()}
-        yield Chunk(arrays, np.array(numbers))
+        yield chunk_of(arrays, np.array(numbers), wanted)
 
 
 def _positions(names: tuple[str, ...], source: Source, wanted: Wanted) -> dict[str, int]:

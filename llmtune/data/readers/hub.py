@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmtune.config.sections.data import HubData
-from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Wanted
+from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Wanted, chunk_of
 from llmtune.data.readers.lists import is_list
 from llmtune.errors import DataError
 
@@ -23,6 +23,7 @@ def read(data: HubData, split: str, wanted: Wanted) -> Iterator[Chunk]:
     """
     where = f"{data.name}[{split}]"
     rows = _load(data, split)
+    wanted = wanted.of(rows.column_names, where=where)
     found = wanted.among(rows.column_names, where=where)
     class_names = {name: _class_names(rows.features[name]) for name in found}
     first = 1
@@ -31,7 +32,7 @@ def read(data: HubData, split: str, wanted: Wanted) -> Iterator[Chunk]:
         for name in found:
             array = table[name].combine_chunks()
             columns[name] = _named(array, class_names[name]) if class_names[name] else array
-        yield Chunk(columns, np.arange(first, first + table.num_rows))
+        yield chunk_of(columns, np.arange(first, first + table.num_rows), wanted)
         first += table.num_rows
 
 

@@ -172,14 +172,16 @@ class _Collector:
                 message = f'expected an object such as {{"text": ...}}, got {json.dumps(value)[:50]}'
                 raise DataError(message, where=f"{self._source.name}:{row}")
         self._keys = (self._keys or {}) | dict.fromkeys(key for value in objects for key in value)
+        self._wanted = self._wanted.of(list(self._keys), where=self._source.name)
         # Numbers are needed in every row: without the key in the first rows there is no need to read on.
         numeric = {name: key for name, key in self._wanted.required.items() if key == "data.feature_columns"}
         Wanted(numeric).among(list(self._keys), where=self._source.name)
         columns = {}
-        for name in dict.fromkeys([*self._wanted.required, *self._wanted.optional]):
+        for name in self._wanted.plain:
             make = list_array if name in self._wanted.lists else text_array
             columns[name] = make([value.get(name) for value in objects], column=name, name=self._source.name, rows=rows)
-        return Chunk(columns, np.array(rows))
+        nested = {name: [value.get(name) for value in objects] for name in self._wanted.nested}
+        return Chunk(columns, np.array(rows), nested=nested)
 
     def close(self) -> None:
         if self._keys is not None:

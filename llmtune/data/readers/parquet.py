@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted
+from llmtune.data.readers.columns import CHUNK_ROWS, Chunk, Source, Wanted, chunk_of
 from llmtune.data.readers.stream import open_bytes
 from llmtune.errors import DataError
 from llmtune.failures import is_the_systems
@@ -30,10 +30,11 @@ def read(source: Source, wanted: Wanted) -> Iterator[Chunk]:
     with _opened(source) as stream:
         try:
             file = pq.ParquetFile(stream, buffer_size=_PAGES, pre_buffer=False)
+            wanted = wanted.of(file.schema_arrow.names, where=source.name)
             found = wanted.among(file.schema_arrow.names, where=source.name)
             for batch in file.iter_batches(batch_size=_batch_rows(file.metadata, found), columns=found):
                 columns = {name: batch.column(name) for name in found}
-                yield Chunk(columns, np.arange(first, first + batch.num_rows))
+                yield chunk_of(columns, np.arange(first, first + batch.num_rows), wanted)
                 first += batch.num_rows
         except (pa.ArrowException, OSError) as e:
             if is_the_systems(e):

@@ -71,3 +71,10 @@ def test_a_name_that_is_not_there_without_a_network(section):
     with pytest.raises(DataError, match="cannot be loaded") as caught:
         sources.load(section("data/hub", name="nobody/nothing"))
     assert "data=files" in caught.value.remedy
+
+
+def test_conversations(hub, tmp_path):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    data = hub({})
+    datasets.Dataset.from_dict({"messages": [turns], "id": [1]}).to_parquet(tmp_path / "set" / "train.parquet")
+    assert sources.load(data, form="messages")["train"]["messages"].to_pylist() == [turns]

@@ -25,7 +25,7 @@ def compare(tmp_path, monkeypatch):
         def exported(given):
             return change(model(**given).logits.numpy().copy(), given)
 
-        monkeypatch.setattr(parity, "_loaded_again", lambda directory: exported)
+        monkeypatch.setitem(parity.READERS, "huggingface", lambda directory: parity.Exported(exported))
         batch = Batch(inputs, {}, torch.arange(4), inputs["attention_mask"].sum(-1), 4.0)
         return parity.check(
             HUGGINGFACE, Bundle(model, None, {"task": {"type": task, **described}}, {}), tmp_path, [batch, batch]

@@ -274,9 +274,9 @@ def test_isolated_rows_are_as_if_each_stood_alone(name, attention):
 
 def test_a_model_that_does_not_isolate_is_refused():
     for name in PACKED:
-        require_isolation(tiny.model(name, "causal_lm"))
+        require_isolation(tiny.model(name, "causal_lm"), key="task.isolate_documents")
     with pytest.raises(ModelError, match="isolate_documents"):
-        require_isolation(tiny.model("opt", "causal_lm"))
+        require_isolation(tiny.model("opt", "causal_lm"), key="task.isolate_documents")
 
 
 def _joined(chunks) -> dict[str, list]:

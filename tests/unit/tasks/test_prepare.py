@@ -10,7 +10,8 @@ from llmtune.data.preparation import Origin
 from llmtune.errors import ConfigError, DataError, ModelError
 from llmtune.tasks import prepare as preparing
 from llmtune.tasks.classification import ClassificationTask
-from llmtune.tasks.prepare import encode_rows, load_rows, task_of, tokenizer_dir_of
+from llmtune.tasks.encoding import encode_rows
+from llmtune.tasks.prepare import load_rows, task_of, tokenizer_dir_of
 
 SPLITS = ("train", "validation", "test")
 

@@ -18,6 +18,7 @@ def state(*, learned=None) -> State:
     return State(
         save_model=None,
         learned=learned or tensors,
+        newest={},
         description={"task": {"type": "classification"}},
         tokenizer_dir=None,
         optimizer={"w/exp_avg": torch.ones(2, 3), "w/step": torch.tensor(3.0)},
@@ -129,7 +130,7 @@ def test_a_failed_save_leaves_nothing_and_the_old_one_intact(tmp_path):
         (directory / "model.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    broken = State(disk_full, {}, {}, None, {}, {}, {}, "")
+    broken = State(disk_full, {}, {}, {}, None, {}, {}, {}, "")
     with pytest.raises(ResourceError, match="step 2 .*No space left"):
         checkpoint.save(folder, broken, step=2)
     assert [p.name for p in folder.iterdir()] == ["step-000001"]

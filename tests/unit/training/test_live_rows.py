@@ -7,13 +7,19 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
-from llmtune.config.sections.training import AdamW
+from llmtune.config.sections.optimizer import AdamW
+from llmtune.config.sections.tuning import FullTuning
 from llmtune.data import prepared
-from llmtune.training import live_rows, optimizers
+from llmtune.training import live_rows, optimizers, parameter_groups
 
 ROWS = [[1, 5, 7], [1, 9], [1, 5, 30]]
 READ = [0, 1, 5, 7, 9, 30]
 ADAMW = AdamW(type="adamw", lr=0.01, weight_decay=0.0, beta1=0.9, beta2=0.999, eps=1e-8)
+
+
+def built(model: nn.Module, config: AdamW) -> torch.optim.Optimizer:
+    groups = parameter_groups.build(model, FullTuning(type="full"), weight_decay=config.weight_decay)
+    return optimizers.build(groups, config)
 
 
 @pytest.fixture
@@ -59,14 +65,14 @@ def test_the_parameter_holds_what_is_read(models):
 
 def test_it_learns_the_same_to_the_bit(models):
     for model in models:
-        steps(model, optimizers.build(model, ADAMW))
+        steps(model, built(model, ADAMW))
     whole, live = (model.state_dict() for model in models)
     assert list(whole) == list(live) and all(torch.equal(whole[name], live[name]) for name in whole)
 
 
 def test_weight_decay_spares_what_is_never_read(models):
     model, before = models[1], models[0].get_input_embeddings().weight.detach()
-    steps(model, optimizers.build(model, ADAMW.model_copy(update={"weight_decay": 0.5})))
+    steps(model, built(model, ADAMW.model_copy(update={"weight_decay": 0.5})))
     table = model.state_dict()["bert.embeddings.word_embeddings.weight"]
     unread = [i for i in range(50) if i not in READ]
     assert torch.equal(table[unread], before[unread]) and not torch.isclose(table[READ[1:]], before[READ[1:]]).all(1).any()
@@ -75,7 +81,7 @@ def test_weight_decay_spares_what_is_never_read(models):
 def test_in_evaluation_every_token_has_its_vector(models):
     ids = torch.arange(50)[None, :8] + torch.arange(0, 42, 6)[:, None]
     for model in models:
-        steps(model, optimizers.build(model, ADAMW))
+        steps(model, built(model, ADAMW))
         model.eval()
     with torch.no_grad():
         whole, live = (model(input_ids=ids).logits for model in models)
@@ -90,7 +96,7 @@ def test_a_token_that_the_rows_lack_is_an_error_in_training(models):
 
 def test_what_is_saved_is_the_whole_model(models, tmp_path):
     model = models[1]
-    steps(model, optimizers.build(model, ADAMW))
+    steps(model, built(model, ADAMW))
     model.save_pretrained(tmp_path / "saved")
     again = type(model).from_pretrained(tmp_path / "saved")
     state = model.state_dict()
@@ -112,19 +118,19 @@ def test_another_table_does_not_fit(models, weight):
 def test_the_state_of_the_optimizer_follows_the_rows(models, split):
     """Also that of a run without live rows, and for other data: a row that is new starts at zero."""
     whole, live = models
-    made = [optimizers.build(model, ADAMW) for model in models]
+    made = [built(model, ADAMW) for model in models]
     for model, optimizer in zip(models, made, strict=True):
         steps(model, optimizer)
     name = "bert.embeddings.word_embeddings.weight"
     stored_whole, stored = (optimizers.state_tensors(m, o) for m, o in zip(models, made, strict=True))
     assert stored[f"{name}/rows"].tolist() == READ and f"{name}/rows" not in stored_whole
     for tensors in (stored, stored_whole):
-        again = optimizers.build(live, ADAMW)
+        again = built(live, ADAMW)
         optimizers.load_state_tensors(live, again, tensors)
         assert torch.equal(again.state[live.get_input_embeddings().weight]["exp_avg"], stored[f"{name}/exp_avg"])
     other = copy.deepcopy(whole)
     live_rows.install(other, split([[1, 5, 8]]), pad_token_id=0)
-    again = optimizers.build(other, ADAMW)
+    again = built(other, ADAMW)
     optimizers.load_state_tensors(other, again, stored)
     moved = again.state[other.get_input_embeddings().weight]["exp_avg"]
     assert torch.equal(moved[[1, 2]], stored[f"{name}/exp_avg"][[1, 2]]) and not moved[3].any()

@@ -45,6 +45,7 @@ def run_window(batches, *, model=None, max_grad_norm=None):
         seed=0,
         max_grad_norm=max_grad_norm,
         scaler=torch.amp.GradScaler("cpu", enabled=False),
+        after_update=lambda step: None,
         is_stopping=lambda: False,
     )
     return model, list(steps)

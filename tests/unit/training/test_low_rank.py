@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from llmtune import tuning
-from llmtune.config.sections.model import HeadTuning, LoraTuning
+from llmtune.config.sections.tuning import HeadTuning, LoraTuning
 from llmtune.tasks.vocabulary_loss import summed_loss
 from llmtune.training import dropout, low_rank, norm
 from llmtune.training.lowered import Lowered

@@ -9,7 +9,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from llmtune import tuning
-from llmtune.config.sections.model import FullTuning, HeadTuning, LoraTuning
+from llmtune.config.sections.tuning import FullTuning, HeadTuning, LoraTuning
 from llmtune.errors import ConfigError, ResourceError
 from llmtune.models import registry
 from tests import tiny

@@ -1,0 +1,1 @@
+"""Texts that causal models write: prompts to token ids, tokens one by one, and back to text."""
