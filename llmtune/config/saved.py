@@ -71,9 +71,10 @@ def _flat(tree: dict[str, Any], leave_out: set[str], prefix: str = "") -> dict[s
 
 
 def _with_missing(tree: dict[str, Any], library: Library, prefix: str = "") -> tuple[dict[str, Any], list[str]]:
-    """Fill in keys that newer versions of a section have, from the packaged option of the same type."""
-    absent = [group for group in SEVERAL if group not in tree]
-    filled, added = tree | {group: {} for group in absent}, [f"{prefix}{group}={{}}" for group in absent]
+    """Fill in groups that are newer than the run, and keys that sections have now, from the packaged option of their type."""
+    absent = [group for group, chosen in library.default_choices.items() if chosen == ["none"] and group not in tree]
+    nothing = {group: {} if group in SEVERAL else library.option_of_type(group, "none") for group in absent}
+    filled, added = tree | nothing, [f"{prefix}{group}=none" for group in absent]
     for group, section in tree.items():
         if group == "finetune" and isinstance(section, dict):
             filled[group], more = _with_missing(section, library, "finetune.")

@@ -189,9 +189,12 @@ def test_a_label_that_does_not_occur(files: Folder):
     assert "there is no label 'odd'; the labels are: negative, positive" in done.err
 
 
-def test_an_older_run_has_no_balance(files: Folder):
+def test_an_older_run_has_no_balance_and_averages_nothing(files: Folder):
     files.ok("train", *KINDS["mlp"], *TRAIN, "training.max_steps=2", "run_name=older")
     config = files.latest("older") / "config.yaml"
-    assert "\nbalance: {}\n" in config.read_text()
-    config.write_text(config.read_text().replace("\nbalance: {}\n", "\n"))
-    assert "is older and lacks balance={}" in files.ok("evaluate", "runs/older/latest").err
+    text = config.read_text()
+    for section in ("balance: {}", "averaging:\n  type: none"):
+        assert f"\n{section}\n" in text
+        text = text.replace(f"\n{section}\n", "\n")
+    config.write_text(text)
+    assert "is older and lacks balance=none, averaging=none" in files.ok("evaluate", "runs/older/latest").err
