@@ -10,14 +10,12 @@ from transformers import PreTrainedModel
 from llmtune import console
 from llmtune.config.schema import StageConfig
 from llmtune.config.sections.training import EvaluationConfig
-from llmtune.config.sections.tuning import FullTuning
 from llmtune.data.prepared import Split
 from llmtune.errors import LlmtuneError
 from llmtune.evaluation.generated import Compared, compare
 from llmtune.generation.prompts import prompts_for
-from llmtune.tasks import registry as tasks
 from llmtune.training.precision import Compute
-from llmtune.training.restore import Restored, start
+from llmtune.training.restore import Restored
 
 MOST_TOLD, LONGEST_TOLD = 3, 300  # answers in the terminal, and characters of each text
 
@@ -34,17 +32,17 @@ def answers(
         max_new_tokens=evaluation.max_new_tokens,
         batch_size=evaluation.batch_size,
         compute=compute,
-        before=lambda: _before_training(trained, restored.facts),
+        before=lambda: _before_training(trained, restored),
     )
 
 
-def _before_training(trained: StageConfig, facts: dict[str, Any]) -> PreTrainedModel | None:
+def _before_training(trained: StageConfig, restored: Restored) -> PreTrainedModel | None:
     """The weights that the stage started from; None where they were random, or are gone."""
     model = trained.model
     if model.type != "run" and not getattr(model, "pretrained", None):
         return None
     try:
-        return start(model, tasks.model_spec(facts["task"], facts["tokenizer"]), FullTuning(type="full")).base
+        return restored.before()[1]()
     except LlmtuneError as e:
         console.notice(f"nobody knows what was said before training: {e.message}")
         return None

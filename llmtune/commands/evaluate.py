@@ -22,7 +22,7 @@ def run(args: list[str], options: "Options") -> int:
 def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
     """Score and write; returns the metrics and the folder with metrics.json, predictions.jsonl and report.html."""
     with startup.importing():
-        from llmtune.commands import rows, runs
+        from llmtune.commands import rows, runs, stage_reference
         from llmtune.errors import ConfigError, DataError
         from llmtune.evaluation import thresholds
         from llmtune.evaluation.evaluate import evaluate
@@ -51,6 +51,7 @@ def evaluate_run(config: "EvaluateConfig") -> tuple[dict[str, Any], Path]:
         split = ready.splits[name]
     if restored.directory.resolve() != run_dir.locate_checkpoint(directory).resolve():
         name += f"-{restored.directory.name}"  # the plain name is the best checkpoint's
+    split = stage_reference.of_evaluation(split, task, restored, compute)
     model = restored.model.to(compute.device)
     how = {"batch_size": config.evaluation.batch_size, "compute": compute, "seed": trained.seed}
     found = evaluate(model, task, split, **how, keep_in=directory)

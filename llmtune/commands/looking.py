@@ -6,6 +6,7 @@ from llmtune import console
 from llmtune.commands.preparing import preparation_of
 from llmtune.config.schema import TrainConfig
 from llmtune.config.sections.balance import CLASSIFIERS
+from llmtune.config.sections.model import CHATS
 from llmtune.config.sections.split import KFoldSplit, SplitConfig
 from llmtune.data import forms
 from llmtune.data import split as splits
@@ -81,7 +82,9 @@ def _tokens(config: TrainConfig, wanted: Preparation, tables: dict, scratch: Pat
     except DataError as e:  # all texts are blank, or too rare: the findings tell
         console.notice(f"tokens are not counted: {e.message}")
         return None
-    is_chat, task = config.task.type == "instruction", config.task
+    task, chat = config.task, None
+    if task.type in CHATS:
+        chat = Chat(tokenizer, answers=getattr(task, "answers", "last"), system_prompt=task.system_prompt)
     return Tokens(
         tokenizer,
         directory,
@@ -89,5 +92,5 @@ def _tokens(config: TrainConfig, wanted: Preparation, tables: dict, scratch: Pat
         longest=wanted.origin.max_length,
         is_trained=tokenizers.kind(config.tokenizer, config.model) == "word",
         has_pairs=config.data.text_pair_column is not None,
-        chat=Chat(tokenizer, answers=task.answers, system_prompt=task.system_prompt) if is_chat else None,
+        chat=chat,
     )

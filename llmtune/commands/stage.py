@@ -1,7 +1,7 @@
 """One training stage from its config to a finished run directory: what train, finetune and run have in common."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch import nn
 
 import llmtune
 from llmtune import console, paths, tuning
-from llmtune.commands import accounts, deciding, stage_objectives, weights_table
+from llmtune.commands import accounts, deciding, stage_objectives, stage_reference, weights_table
 from llmtune.commands.preparing import prepare_stage
 from llmtune.config import saved
 from llmtune.config.metrics import METRICS
@@ -70,12 +70,14 @@ def train_stage(
         console.notice(f"training is done: {found}")
         return run_dir.read_result(Path(found)), Path(found)
     variants = ranks.main_first(lambda: stage_objectives.prepare_variants(config, ready))
+    how = {"train": compute, "evaluate": _scoring(config)}
+    ready, references = ranks.main_first(lambda: stage_reference.of_stage(config.model, ready, task_of(ready), **how))
     model = _model(config, ready, compute)
     run = Path(found or ranks.from_main(lambda: str(create())))
     with run_dir.Lock(run) if ranks.is_main else contextlib.nullcontext():
         if ranks.is_main:
             accounts.write(run, ready)
-        return _trainer(config, run, ready, variants, model, compute, ranks).fit(), run
+        return _trainer(config, run, ready, variants, references, model, compute, ranks).fit(), run
 
 
 def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> tuple[Forecast, list[str]]:
@@ -89,14 +91,14 @@ def forecast_stage(config: StageConfig, tree: dict[str, Any], scratch: Path) -> 
         variants = stage_objectives.prepare_variants(config, ready)
         model = _model(config, ready, compute)
         saved.write(scratch / run_dir.CONFIG, tree, header="llmtune plan, resolved")
-        trainer = _trainer(config, scratch, ready, variants, model, compute, ranks)
+        ready = stage_reference.made_up(ready, task_of(ready))
+        trainer = _trainer(config, scratch, ready, variants, (), model, compute, ranks)
         score, batches = None, []
         if split := ready.splits.get("validation"):
             import llmtune.evaluation.metrics  # noqa: F401  its libraries are part of what an evaluation needs
 
             batches = evaluation_batches(split.lengths, config.evaluation.batch_size)
-            scoring = precision.choose(config.hardware, precision=config.evaluation.precision, is_transformer=is_transformer)
-            how = {"compute": scoring, "seed": config.seed}
+            how = {"compute": _scoring(config), "seed": config.seed}
 
             def score(batch: Any) -> None:
                 with trainer.judged():
@@ -165,6 +167,7 @@ def _trainer(
     run: Path,
     ready: Prepared,
     variants: Prepared | None,
+    references: Sequence[str],
     model: nn.Module,
     compute: Compute,
     ranks: Ranks,
@@ -204,7 +207,7 @@ def _trainer(
         higher_is_better=METRICS[config.task.type][best_metric],
         conclude=partial(_conclude, config, run, ready),
         make_state=_state_maker(config, ready, model, frozen),
-        fingerprint={**_fingerprint(config, ready, variants, compute, ranks), "frozen": frozen},
+        fingerprint={**_fingerprint(config, ready, variants, references, compute, ranks), "frozen": frozen},
         training=config.training,
         optimizer_config=config.optimizer,
         schedule=config.schedule,
@@ -219,15 +222,19 @@ def _trainer(
     )
 
 
+def _scoring(config: StageConfig) -> Compute:
+    """Where and how the stage is evaluated."""
+    return precision.choose(
+        config.hardware, precision=config.evaluation.precision, is_transformer=_is_transformer(config.model)
+    )
+
+
 def _validation(config: StageConfig, ready: Prepared, model: nn.Module, task: Any, ranks: Ranks):
     if "validation" not in ready.splits:
         console.notice("there are no validation rows: the last checkpoint counts as the best")
         return None
-    is_transformer = _is_transformer(config.model)
-    scoring = precision.choose(config.hardware, precision=config.evaluation.precision, is_transformer=is_transformer)
     known = METRICS[config.task.type]
-
-    how = {"batch_size": config.evaluation.batch_size, "compute": scoring, "seed": config.seed, "ranks": ranks}
+    how = {"batch_size": config.evaluation.batch_size, "compute": _scoring(config), "seed": config.seed, "ranks": ranks}
 
     def scored(is_stopping: Callable[[], bool]) -> dict[str, Any] | None:
         found = evaluate(model, task, ready.splits["validation"], is_stopping=is_stopping, **how)
@@ -275,7 +282,12 @@ def _portable(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fingerprint(
-    config: StageConfig, ready: Prepared, variants: Prepared | None, compute: Compute, ranks: Ranks
+    config: StageConfig,
+    ready: Prepared,
+    variants: Prepared | None,
+    references: Sequence[str],
+    compute: Compute,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """What a resumed run must share with its beginning to go on bit for bit."""
     import transformers
@@ -285,7 +297,7 @@ def _fingerprint(
     )
     return {
         "seed": config.seed,
-        "data": "+".join(part.directory.name for part in (ready, variants) if part is not None),
+        "data": "+".join([*(part.directory.name for part in (ready, variants) if part is not None), *references]),
         **training,
         "threads": torch.get_num_threads(),
         "ranks": ranks.size,

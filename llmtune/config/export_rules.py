@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from llmtune.config.sections.generation import WRITING
+
 if TYPE_CHECKING:
     from llmtune.config.schema import StageConfig
-
-CAUSAL = ("causal_lm", "instruction")  # tasks whose model continues a text
 
 
 def rules(config: "StageConfig") -> Iterator[tuple[bool, str]]:
@@ -18,7 +18,7 @@ def rules(config: "StageConfig") -> Iterator[tuple[bool, str]]:
     tokenizer, task = config.tokenizer, (config.finetune or config).task
     is_trained = config.model.type != "run" and not getattr(config.model, "pretrained", None)
     yield (
-        task.type not in CAUSAL,
+        task.type not in WRITING,
         f"export.{name}: writes models that continue a text, and task={task.type} is no such task: leave it out with "
         f"~export.{name}, or use export=onnx",
     )

@@ -46,4 +46,13 @@ METRICS: dict[str, dict[str, bool]] = {
     "causal_lm": {"loss": False, "perplexity": False},
     "masked_lm": {"loss": False, "perplexity": False, "accuracy": True},
     "instruction": {"loss": False, "perplexity": False, "accuracy": True},
+    "preference": {
+        "loss": False,
+        "accuracy": True,
+        "margin": True,
+        "chosen_reward": True,
+        "rejected_reward": False,
+        "chosen_log_prob": True,
+        "rejected_log_prob": False,
+    },
 }

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from llmtune.config.sections.balance import CLASSIFIERS, EXCLUSIVE, Sampling
 from llmtune.config.sections.clean import TextCleaner
+from llmtune.config.sections.model import CHATS
 
 if TYPE_CHECKING:
     from llmtune.config.schema import StageConfig
@@ -115,6 +116,6 @@ def _clean_rules(config: "StageConfig") -> Rules:
             f"{key}: never acts without validation and test rows: set split.validation_fraction, or leave it out with ~{key}",
         )
         yield (
-            section.type == "whitespace" and not section.keep_lines and task.type in ("causal_lm", "instruction"),
+            section.type == "whitespace" and not section.keep_lines and task.type in ("causal_lm", *CHATS),
             f"{key}.keep_lines: is false, and task={task.type} would never learn where a line ends: set it to true",
         )

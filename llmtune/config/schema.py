@@ -5,7 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llmtune.config import export_rules, instruction_rules, learning_rules, objective_rules, row_rules, tuning_rules
+from llmtune.config import (
+    conversation_rules,
+    export_rules,
+    learning_rules,
+    objective_rules,
+    row_rules,
+    tuning_rules,
+)
 from llmtune.config.metrics import METRICS
 from llmtune.config.sections.augment import AugmentConfig, TextAugment
 from llmtune.config.sections.average import AverageConfig
@@ -15,7 +22,7 @@ from llmtune.config.sections.base import Count, Name, RunName, Section
 from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
 from llmtune.config.sections.generation import WRITING, Sampling
-from llmtune.config.sections.model import ModelConfig, TaskConfig
+from llmtune.config.sections.model import CHATS, ModelConfig, TaskConfig
 from llmtune.config.sections.objective import ObjectiveConfig
 from llmtune.config.sections.optimizer import OptimizerConfig
 from llmtune.config.sections.schedule import ScheduleConfig
@@ -195,7 +202,7 @@ def _rules(config: StageConfig):
     yield from row_rules.rules(config)
     data, model, task, training = config.data, config.model, config.task, config.training
     is_pretrained = model.type == "run" or bool(getattr(model, "pretrained", None))
-    is_language_model = task.type in ("causal_lm", "masked_lm", "instruction")
+    is_language_model = task.type in ("causal_lm", "masked_lm", *CHATS)
     known_metrics = METRICS[task.type]
 
     yield (
@@ -245,7 +252,7 @@ def _rules(config: StageConfig):
         f"data.feature_columns: only model=mlp reads numeric columns, not model={model.type}",
     )
     yield (
-        not data.feature_columns and data.text_column is None and task.type != "instruction",
+        not data.feature_columns and data.text_column is None and task.type not in CHATS,
         "data.text_column: is null, and there are no data.feature_columns: nothing to learn from",
     )
     yield (
@@ -284,7 +291,7 @@ def _rules(config: StageConfig):
         bool(data.feature_columns) and any(augment.type != "mixup" for augment in config.augment.values()),
         "augment: all augmenters but mixup change text, not numbers: use augment=none or augment=mixup",
     )
-    yield from instruction_rules.rules(config)
+    yield from conversation_rules.rules(config)
     yield (
         config.evaluation.generate_rows > 0 and task.type not in WRITING,
         f"evaluation.generate_rows: is for models that write text, and task={task.type} writes none: leave it out",

@@ -6,14 +6,14 @@ user: answers that stand behind the user's last turn are left out, and need not 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from llmtune import console
-from llmtune.config.sections.data import LAYOUTS, ColumnMapping
+from llmtune.config.sections.data import LAYOUTS, ColumnMapping, LayoutColumns
 from llmtune.data.readers.columns import Chunk, Wanted, listed, plain_text
 from llmtune.errors import DataError
 
@@ -32,6 +32,8 @@ ROLES = {
 }
 _TOOLS = ("tool", "function", "function_call", "function_response", "observation", "ipython")
 _REMOVE = "correct or remove the row; data.bad_conversations=drop leaves out all such rows, and counts them"
+# Where prompts lie besides; they have no need of the other answer.
+_OF_PROMPTS = {"implicit": LayoutColumns(("chosen",), ("system",))}
 _ANSWERS = ("output", "completion")  # columns that prompts need not have
 _NO_TOOLS = "remove such rows, or data.bad_conversations=drop"
 
@@ -48,23 +50,20 @@ class Layout:
     name: str
     columns: dict[str, str]
 
-    @property
-    def required(self) -> list[str]:
-        return [self.columns[role] for role in LAYOUTS[self.name].required]
 
-
-class _UnfitError(Exception):
+class UnfitError(Exception):
     """A row holds no conversation that could be learned.
 
     Args:
         reason: in a few words, the same for all rows of the kind.
         told: of this row.
         remedy: what to do.
+        is_wrong: whether the row is, or has just nothing to teach.
     """
 
-    def __init__(self, reason: str, told: str | None = None, remedy: str = _REMOVE):
+    def __init__(self, reason: str, told: str | None = None, remedy: str = _REMOVE, *, is_wrong: bool = True):
         super().__init__(reason)
-        self.reason, self.told, self.remedy = reason, told or reason, remedy
+        self.reason, self.told, self.remedy, self.is_wrong = reason, told or reason, remedy, is_wrong
 
 
 class Conversations:
@@ -73,7 +72,15 @@ class Conversations:
     Args:
         data: whose keys say how.
         are_prompts: whether they are read up to the user's last turn.
+
+    Attributes:
+        layouts: the ways in which they are written; where a file has the columns of several, the first counts.
+        columns: that `read` makes, of a list of messages each.
     """
+
+    layouts: Mapping[str, LayoutColumns] = LAYOUTS
+    columns: tuple[str, ...] = ("messages",)
+    _EXAMPLE = ("alpaca", "instruction: question, output: answer")
 
     def __init__(self, data: ColumnMapping, *, are_prompts: bool = False):
         self._data, self._are_prompts = data, are_prompts
@@ -92,26 +99,25 @@ class Conversations:
         return replace(wanted, nested=tuple(layout.columns.values()), choose=None)
 
     def read(self, name: str, chunk: Chunk) -> Chunk:
-        """The rows with a conversation each, as `messages` among what is nested.
+        """The rows with a conversation each; their `columns` are among what is nested.
 
         Raises:
             DataError: a row holds none, unless `data.bad_conversations` says to drop it.
         """
         layout = self._layout(list(chunk.nested), name)
-        read = _READERS[layout.name]
-        found: list[list[Message] | None] = []
+        found: list[dict[str, list[Message]] | None] = []
         for i, row in enumerate(chunk.rows.tolist()):
             values = {ours: chunk.nested[theirs][i] for ours, theirs in layout.columns.items() if theirs in chunk.nested}
             try:
-                found.append(_in_turns(read(self, values, layout), are_prompts=self._are_prompts))
-            except _UnfitError as e:
-                if self._data.bad_conversations == "refuse":
+                found.append(self._row(values, layout))
+            except UnfitError as e:
+                if e.is_wrong and self._data.bad_conversations == "refuse":
                     raise DataError(e.told, where=f"{name}:{row}", remedy=e.remedy) from None
                 self._dropped[e.reason] += 1
                 found.append(None)
-        keep = np.array([messages is not None for messages in found])
+        keep = np.array([row is not None for row in found])
         kept = chunk if keep.all() else chunk.filter(keep)
-        return replace(kept, nested={"messages": [messages for messages in found if messages is not None]})
+        return replace(kept, nested={column: [row[column] for row in found if row is not None] for column in self.columns})
 
     def all_dropped(self) -> Counter[str]:
         """The rows that were left out since this was asked last, by reason."""
@@ -121,7 +127,8 @@ class Conversations:
     def _layout(self, present: Sequence[str], where: str) -> Layout:
         renamed = self._data.conversation_columns
         wanted = self._data.conversation
-        known = LAYOUTS if wanted == "auto" else {wanted: LAYOUTS[wanted]}
+        layouts = {**self.layouts, **_OF_PROMPTS} if self._are_prompts else self.layouts
+        known = layouts if wanted == "auto" else {wanted: layouts[wanted]}
         for name, roles in known.items():
             columns = {role: renamed.get(role, role) for role in (*roles.required, *roles.optional)}
             if all(columns[role] in present for role in roles.required if not (self._are_prompts and role in _ANSWERS)):
@@ -132,8 +139,8 @@ class Conversations:
         raise DataError(
             f"there are no conversations in the columns {listed(present, limit=20)}; they would be in {ways}",
             where=where,
-            remedy="name the columns, such as data.conversation=alpaca "
-            "'data.conversation_columns={instruction: question, output: answer}'",
+            remedy=f"name the columns, such as data.conversation={self._EXAMPLE[0]} "
+            f"'data.conversation_columns={{{self._EXAMPLE[1]}}}'",
         )
 
     def _tell(self, name: str, layout: Layout, present: Sequence[str]) -> None:
@@ -143,17 +150,27 @@ class Conversations:
             key = "" if self._data.conversation != "auto" else f"; data.conversation={layout.name} insists"
             console.notice(f"{name}: conversations are read as {told}{key}")
 
+    def _row(self, values: dict[str, Any], layout: Layout) -> dict[str, list[Message]]:
+        """What is made of a row's values, by what the layout calls them."""
+        return {"messages": in_turns(_READERS[layout.name](self, values, layout), are_prompts=self._are_prompts)}
+
     def _of_messages(self, values: dict[str, Any], layout: Layout) -> list[Message]:
         """A list of turns, and a system prompt beside it."""
-        name = LAYOUTS[layout.name].required[0]
+        name = next(iter(layout.columns))
         return [*self._system(values), *self._turns(values[name], layout.columns[name])]
 
     def _of_alpaca(self, values: dict[str, Any], layout: Layout) -> list[Message]:
-        """An instruction, with what it is to be applied to below it, and the answer; earlier turns come first."""
+        asked = self._asked(values, layout)
+        if self._are_prompts:
+            return asked
+        return [*asked, {"role": "assistant", "content": _text(values["output"], layout.columns["output"])}]
+
+    def _asked(self, values: dict[str, Any], layout: Layout) -> list[Message]:
+        """An instruction, with what it is to be applied to below it; earlier turns come first."""
         past = values.get("history") or []
         column = layout.columns.get("history", "history")
         if not isinstance(past, list):
-            raise _UnfitError("the history is no list", f"column '{column}' holds {_shown(past)}, no list of turns")
+            raise UnfitError("the history is no list", f"column '{column}' holds {_shown(past)}, no list of turns")
         if all(isinstance(turn, (list, tuple)) and len(turn) == 2 for turn in past):
             past = [turn for question, answer in past for turn in (("user", question), ("assistant", answer))]
             messages = [{"role": role, "content": _text(content, column)} for role, content in past]
@@ -162,20 +179,21 @@ class Conversations:
         texts = [_text(values[name], layout.columns[name]) for name in ("instruction", "input") if values.get(name)]
         if not values.get("instruction"):
             column = layout.columns["instruction"]
-            raise _UnfitError("the instruction is empty", f"column '{column}' is empty: the row has no instruction")
-        asked = [*self._system(values), *messages, {"role": "user", "content": "\n".join(texts)}]
-        if self._are_prompts:
-            return asked
-        return [*asked, {"role": "assistant", "content": _text(values["output"], layout.columns["output"])}]
+            raise UnfitError("the instruction is empty", f"column '{column}' is empty: the row has no instruction")
+        return [*self._system(values), *messages, {"role": "user", "content": "\n".join(texts)}]
 
     def _of_pair(self, values: dict[str, Any], layout: Layout) -> list[Message]:
         """A prompt and its completion; each a text, or turns."""
         messages = self._system(values)
         for name, role in (("prompt", "user"), ("completion", "assistant"))[: 1 if self._are_prompts else 2]:
-            value, column = values[name], layout.columns[name]
-            turns = isinstance(value, list)
-            messages += self._turns(value, column) if turns else [{"role": role, "content": _text(value, column)}]
+            messages += self._said(values[name], role, layout.columns[name])
         return messages
+
+    def _said(self, value: Any, role: str, column: str) -> list[Message]:
+        """Turns as they are; a text is what `role` says."""
+        if isinstance(value, list):
+            return self._turns(value, column)
+        return [{"role": role, "content": _text(value, column)}]
 
     def _system(self, values: dict[str, Any]) -> list[Message]:
         value = values.get("system")
@@ -184,25 +202,25 @@ class Conversations:
     def _turns(self, value: Any, column: str) -> list[Message]:
         if not isinstance(value, (list, tuple)):
             told = "is empty" if value is None else f"holds {_shown(value)}, not a list of turns"
-            raise _UnfitError("the conversation is no list of turns", f"column '{column}' {told}")
+            raise UnfitError("the conversation is no list of turns", f"column '{column}' {told}")
         return [self._turn(turn, f"turn {number} in column '{column}'") for number, turn in enumerate(value, 1)]
 
     def _turn(self, turn: Any, where: str) -> Message:
         if not isinstance(turn, dict):
-            raise _UnfitError("a turn is no object", f"{where} is {_shown(turn)}, no object with a role and a content")
+            raise UnfitError("a turn is no object", f"{where} is {_shown(turn)}, no object with a role and a content")
         role_key = next((key for key in ("role", "from") if key in turn), None)
         key = next((key for key in ("content", "value") if key in turn), None)
         if role_key is None or key is None:
             lacks = "'role' (or 'from')" if role_key is None else "'content' (or 'value')"
-            raise _UnfitError("a turn lacks a key", f"{where} has no {lacks}; there are {listed(list(turn))}")
+            raise UnfitError("a turn lacks a key", f"{where} has no {lacks}; there are {listed(list(turn))}")
         role = turn[role_key]
         if role in _TOOLS or turn.get("tool_calls") or turn.get("function_call"):
-            raise _UnfitError("a turn calls a tool", f"{where} calls a tool, which is not supported", _NO_TOOLS)
+            raise UnfitError("a turn calls a tool", f"{where} calls a tool, which is not supported", _NO_TOOLS)
         if not isinstance(role, str) or role not in self._roles:
             known = listed(list(self._roles), limit=20)
             shown = role if isinstance(role, str) and role else "NAME"
             remedy = f"say what it is with 'data.roles={{{shown}: assistant}}', or correct the row"
-            raise _UnfitError("an unknown role", f"{where} has the unknown role {_shown(role)}; known are {known}", remedy)
+            raise UnfitError("an unknown role", f"{where} has the unknown role {_shown(role)}; known are {known}", remedy)
         return {"role": self._roles[role], "content": _content(turn[key], f"'{key}' of {where}")}
 
 
@@ -211,28 +229,33 @@ _READERS = {
     "sharegpt": Conversations._of_messages,
     "alpaca": Conversations._of_alpaca,
     "prompt_completion": Conversations._of_pair,
+    "implicit": Conversations._of_messages,
 }
 
 
-def _in_turns(messages: list[Message], *, are_prompts: bool) -> list[Message]:
-    """The messages, if they are a conversation, or a prompt: up to the user's last turn."""
+def in_turns(messages: list[Message], *, are_prompts: bool = False) -> list[Message]:
+    """The messages, if they are a conversation, or a prompt: up to the user's last turn.
+
+    Raises:
+        UnfitError: they are not.
+    """
     while are_prompts and messages and messages[-1]["role"] != "user":
         messages = messages[:-1]
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
-        raise _UnfitError("the conversation is empty", "the conversation is empty: it has no turn of a user or an assistant")
+        raise UnfitError("the conversation is empty", "the conversation is empty: it has no turn of a user or an assistant")
     if not are_prompts and all(turn["role"] != "assistant" for turn in turns):
-        raise _UnfitError(
+        raise UnfitError(
             "no turn of the assistant", "no turn of the conversation is the assistant's: there is nothing to learn"
         )
     for number, (turn, role) in enumerate(zip(turns, ("user", "assistant") * len(turns), strict=False), 1):
         if turn["role"] != role:
             told = f"turn {number} (without a system message) is the {turn['role']}'s, where the {role}'s is due"
-            raise _UnfitError("turns do not alternate", f"{told}: user and assistant take turns, the user first")
+            raise UnfitError("turns do not alternate", f"{told}: user and assistant take turns, the user first")
         if not turn["content"].strip():
-            raise _UnfitError(f"the {role} says nothing", f"turn {number} (without a system message), the {role}'s, is empty")
+            raise UnfitError(f"the {role} says nothing", f"turn {number} (without a system message), the {role}'s, is empty")
     if not are_prompts and turns[-1]["role"] == "user":
-        raise _UnfitError("the last turn is the user's", "the last turn is the user's: it has no answer")
+        raise UnfitError("the last turn is the user's", "the last turn is the user's: it has no answer")
     return messages
 
 
@@ -244,10 +267,10 @@ def _content(value: Any, where: str) -> str:
         texts = [part.get("text") for part in value if isinstance(part, dict)]
         if other != "" or not all(isinstance(text, str) for text in texts):
             told = f"{where} holds a part of the kind {_shown(other)}: only texts can be learned"
-            raise _UnfitError("a turn is not text alone", told, _NO_TOOLS)
+            raise UnfitError("a turn is not text alone", told, _NO_TOOLS)
         value = "".join(texts)
     if not isinstance(value, str):
-        raise _UnfitError("a content is no text", f"{where} is {_shown(value)}, not text")
+        raise UnfitError("a content is no text", f"{where} is {_shown(value)}, not text")
     return _unbroken(value, where)
 
 
@@ -256,9 +279,9 @@ def _text(value: Any, column: str) -> str:
     try:
         text = plain_text(value)
     except TypeError as e:
-        raise _UnfitError("a column holds no text", f"column '{column}' holds {e}, not text") from None
+        raise UnfitError("a column holds no text", f"column '{column}' holds {e}, not text") from None
     if text is None:
-        raise _UnfitError(f"'{column}' is missing", f"the row has no '{column}'")
+        raise UnfitError(f"'{column}' is missing", f"the row has no '{column}'")
     return _unbroken(text, f"column '{column}'")
 
 
@@ -266,7 +289,7 @@ def _unbroken(text: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _UnfitError("half of a surrogate pair", f"{where} holds half of a surrogate pair") from None
+        raise UnfitError("half of a surrogate pair", f"{where} holds half of a surrogate pair") from None
     return text
 
 

@@ -1,9 +1,9 @@
-"""What the rows of a task hold beside their text: one label, several labels, tags of words, or turns of a conversation.
+"""What the rows of a task hold beside their text: a label, several, tags of words, turns of a conversation, or two answers.
 
 Prompts are conversations without their last answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from llmtune.data.readers.columns import Chunk, as_text
 from llmtune.data.readers.lists import as_lists, chosen, divided, is_list, regrouped
 from llmtune.errors import DataError
 
-Form = Literal["label", "labels", "tags", "messages", "prompts"]
+Form = Literal["label", "labels", "tags", "messages", "prompts", "preference"]
 OF_TASK: dict[str, Form] = {
     "classification": "label",
     "regression": "label",
@@ -24,7 +24,9 @@ OF_TASK: dict[str, Form] = {
     "causal_lm": "label",
     "masked_lm": "label",
     "instruction": "messages",
+    "preference": "preference",
 }
+CONVERSATIONS = ("messages", "rejected")  # columns
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 NEED_LABEL = ("classification", "regression", "multilabel", "tagging")  # tasks that cannot be learned without
 
@@ -40,7 +42,8 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
 
     `labels`: lists of strings, which may be empty. `tags`: lists of strings, one for each word of `text`, which are the words
     with a space between them; `spans`: lists of int32, where each word of the text begins and ends, in characters. `messages`:
-    lists of {role, content}, of which `text` are the contents, each on a line of its own.
+    lists of {role, content}, of which `text` are the contents, each on a line of its own. `rejected`: the same conversation
+    with another last answer, which is the end of the `text`.
 
     Raises:
         DataError: a column holds something else, or a row not as many words as tags.
@@ -49,15 +52,20 @@ def annotations(form: Form, data: ColumnMapping, name: str, chunk: Chunk) -> dic
         return {"labels": labels}
     if form == "tags":
         return _tagged(data, name, chunk)
-    if form in ("messages", "prompts"):
-        messages = pa.array(chunk.nested["messages"], MESSAGES)
-        return {"messages": messages, "text": text_of(messages)}
+    if form in ("messages", "prompts", "preference"):
+        conversations = {column: pa.array(values, MESSAGES) for column, values in chunk.nested.items()}
+        return {**conversations, "text": text_of(conversations)}
     return {}
 
 
-def text_of(messages: pa.ListArray) -> pa.Array:
-    """The contents of conversations as one text each."""
-    return pc.binary_join(regrouped(messages, pc.struct_field(messages.flatten(), "content")), "\n")
+def text_of(columns: Mapping[str, pa.Array]) -> pa.Array:
+    """The contents of `messages` as one text each, and behind them the last of `rejected`, if there is such a column."""
+    messages, rejected = columns["messages"], columns.get("rejected")
+    text = pc.binary_join(regrouped(messages, pc.struct_field(messages.flatten(), "content")), "\n")
+    if rejected is None:
+        return text
+    ends = pc.subtract(pc.cumulative_sum(pc.list_value_length(rejected)), 1)
+    return pc.binary_join_element_wise(text, pc.struct_field(rejected.flatten(), "content").take(ends), "\n")
 
 
 def with_contents(messages: pa.ListArray, change: Callable[[pa.Array], pa.Array]) -> pa.ListArray:

@@ -10,7 +10,7 @@ from typing import Any
 import llmtune
 from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
-from llmtune.config.sections.model import ModelConfig, TaskConfig
+from llmtune.config.sections.model import CHATS, ModelConfig, TaskConfig
 from llmtune.config.sections.split import SplitConfig
 from llmtune.config.sections.tokenizer import TokenizerConfig
 from llmtune.data import sources
@@ -67,7 +67,7 @@ class Preparation:
         """The kind of model, of whose tokenizer a new one takes the special tokens: 'lstm', 'bert' or 'gpt'."""
         if self.model.type in ("lstm", "mlp"):
             return "lstm"
-        return "gpt" if self.task.type in ("causal_lm", "instruction") or self.model.type == "gpt" else "bert"
+        return "gpt" if self.task.type in ("causal_lm", *CHATS) or self.model.type == "gpt" else "bert"
 
     @cached_property
     def key(self) -> dict[str, Any]:

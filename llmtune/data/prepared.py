@@ -36,12 +36,13 @@ class Split:
         pyarrow.ArrowException, OSError: the file is missing or broken.
 
     Attributes:
+        path: the file.
         names: the stored columns.
         num_rows: how many rows there are.
     """
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, beside: Mapping[str, np.ndarray] | None = None):
+        self.path, self._beside = path, dict(beside or {})
         file = pa.memory_map(str(path))
         self._buffer = file.read_buffer(file.size())
         reader = pa.ipc.open_file(self._buffer)
@@ -50,10 +51,14 @@ class Split:
         self.num_rows = sum(batch.num_rows for batch in self._batches)
 
     def __reduce__(self) -> tuple:
-        return Split, (self._path,)
+        return Split, (self.path, self._beside)
 
     def __len__(self) -> int:
         return self.num_rows
+
+    def with_numbers(self, numbers: Mapping[str, np.ndarray]) -> "Split":
+        """The same rows with a number more each, by name, from arrays [num_rows]; of these alone, `rows` and `row` tell."""
+        return Split(self.path, numbers)
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -79,7 +84,9 @@ class Split:
         """Several rows, in the order of `indices`; see `row`."""
         wanted = np.asarray(indices, dtype=np.int64)
         columns = [column.take(wanted) for column in self._columns.values()]
-        return [dict(zip(self.names, values, strict=True)) for values in zip(*columns, strict=True)]
+        columns += [numbers[wanted].tolist() for numbers in self._beside.values()]
+        names = [*self.names, *self._beside]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
     @cached_property
     def _columns(self) -> dict[str, "_Numbers | _Runs"]:
@@ -226,9 +233,14 @@ def find(name: str, *, cache_dir: Path) -> Prepared | None:
         return None
 
 
+def key_of(directory: Path) -> dict[str, Any]:
+    """Everything that decided about the content of an entry."""
+    return json.loads((directory / META).read_bytes())["key"]
+
+
 def inputs_of(ready: Prepared) -> str:
     """What tells whether an entry was made from the same source files as another one."""
-    inputs = json.loads((ready.directory / META).read_bytes())["key"]["inputs"]
+    inputs = key_of(ready.directory)["inputs"]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from llmtune.data import forms
 from llmtune.data.accounting import Ledger
 from llmtune.data.conversations import Conversations
 from llmtune.data.forms import Form
+from llmtune.data.preferences import Preferences
 from llmtune.data.readers import conll, delimited, folders, hub, json_rows, parquet, plain
 from llmtune.data.readers.columns import Chunk, Reader, Source, Wanted, as_numbers, as_text, listed
 from llmtune.data.readers.stream import check_file
@@ -45,6 +47,11 @@ READERS: dict[str, Reader] = {
     "text": plain.read,
     "conll": conll.read,
     "folders": folders.read,
+}
+CONVERSATIONS: dict[Form, Callable[[ColumnMapping], Conversations]] = {
+    "messages": Conversations,
+    "prompts": partial(Conversations, are_prompts=True),
+    "preference": Preferences,
 }
 ENDINGS = {
     **{f".{name}": name for name in READERS if name not in ("text", "folders")},
@@ -86,7 +93,7 @@ def load(
         DataError: a source is missing, malformed or empty; with its place and the remedy.
     """
     wanted, spool = _wanted(data, need_label=need_label, form=form), spool or Spool()
-    conversations = Conversations(data, are_prompts=form == "prompts") if form in ("messages", "prompts") else None
+    conversations = CONVERSATIONS[form](data) if form in CONVERSATIONS else None
     tables = {}
     for split in SPLITS:
         if is_named(data, split):
@@ -145,7 +152,7 @@ def is_plain_text(data: DataConfig) -> bool:
 
 def _wanted(data: ColumnMapping, *, need_label: bool, form: Form) -> Wanted:
     allowed = {name: "data.where" for name in data.where}
-    if form in ("messages", "prompts"):
+    if form in CONVERSATIONS:
         return Wanted(allowed)
     required = {
         data.text_column: "data.text_column",

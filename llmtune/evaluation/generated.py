@@ -116,6 +116,9 @@ def compare(
 def _asked(row: dict[str, Any], ends: frozenset[int], most: int) -> tuple[list[int], list[int]]:
     """What the model reads of a row, and what it should write: the last answer, or the second half of plain text."""
     ids = list(map(int, row["input_ids"]))
+    if "pair" in row:  # the chosen answer comes first
+        start, end = map(int, row["pair"][:2])
+        return ids[:start], [token for token in ids[start:end] if token not in ends]
     if "answers" not in row:
         half = max(1, len(ids) // 2)
         return ids[:half], ids[half : half + most]

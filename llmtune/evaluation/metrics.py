@@ -19,6 +19,7 @@ from llmtune.config.metrics import METRICS
 from llmtune.evaluation.tally import Tally
 
 AVERAGES = ("macro", "micro", "weighted")
+OF_ANSWERS = ("chosen_reward", "rejected_reward", "chosen_log_prob", "rejected_log_prob")
 TABLES = ("per_class", "confusion_matrix", "without_thresholds")
 
 
@@ -53,6 +54,8 @@ def compute(
                 found["without_thresholds"] = {name: unbiased[name] for name in METRICS[task_type] if name in unbiased}
         case "tagging":
             found |= _counted(tally.sums["counts"], entity_types, only_occurring=True) | _of_words(tally)
+        case "preference":
+            found |= _of_pairs(tally)
         case "masked_lm" | "instruction":
             sums = {"num_correct": [tally.num_correct], "weights": [tally.num_targets]}
             found |= TokenAccuracy(keep_in_memory=True).compute(**sums)
@@ -207,6 +210,13 @@ def _of_rows(tally: Tally, label_names: Sequence[str], *, of: str = "") -> dict[
         "hamming_loss": _ratio(predicted + reference - 2 * right, tally.num_examples * len(label_names)),
         "f1_samples": _ratio(float(f1_samples), tally.num_examples),
     }
+
+
+def _of_pairs(tally: Tally) -> dict[str, float | None]:
+    """The share of the pairs whose chosen answer has the larger reward, and the means of rewards and log-probabilities."""
+    found = {name: _ratio(float(tally.sums[name]), tally.num_examples) for name in ("right", *OF_ANSWERS)}
+    difference = float(tally.sums["chosen_reward"] - tally.sums["rejected_reward"])
+    return {"accuracy": found.pop("right"), "margin": _ratio(difference, tally.num_examples), **found}
 
 
 class Regression(Metric):

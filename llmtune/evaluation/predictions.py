@@ -37,6 +37,8 @@ def write(path: Path, *, task: Task, outputs: dict[str, np.ndarray], rows: Itera
                     shown |= _tags(answer, row, task)
                 case "regression":
                     shown |= {name: rounded(answer[name]) for name in ("reference", "prediction", "loss")}
+                case "preference":
+                    shown |= _pair(answer, row, task)
                 case _:
                     shown |= _block(answer)
             file.write(json.dumps(shown, ensure_ascii=False, allow_nan=False) + "\n")
@@ -98,6 +100,11 @@ def _tags(answer: dict[str, Any], row: dict[str, Any], task: Any) -> dict[str, A
         "entities": entities(task, row, predicted),
         "loss": rounded(answer["loss"]),
     }
+
+
+def _pair(answer: dict[str, Any], row: dict[str, Any], task: Any) -> dict[str, Any]:
+    numbers = {name: rounded(answer[name]) for name in answer if name.startswith(("chosen_", "rejected_"))}
+    return {**task.texts_of(row), **numbers, "loss": rounded(answer["loss"])}
 
 
 def _block(answer: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,10 @@ NAMES = {
     "mcc": "MCC",
     "exact_match": "exact match",
     "hamming_loss": "Hamming loss",
+    "chosen_reward": "reward of chosen",
+    "rejected_reward": "reward of rejected",
+    "chosen_log_prob": "log-probability of chosen",
+    "rejected_log_prob": "log-probability of rejected",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
@@ -29,7 +33,13 @@ NAMES = {
     "spearman": "Spearman",
 }
 # Validation metrics that share a picture, since they share a scale.
-TOGETHER = (("accuracy", "f1", "f1_macro", "exact_match", "mcc"), ("r2", "pearson", "spearman"), ("mae",), ("perplexity",))
+TOGETHER = (
+    ("accuracy", "f1", "f1_macro", "exact_match", "mcc"),
+    ("r2", "pearson", "spearman"),
+    ("mae",),
+    ("perplexity",),
+    ("margin", "chosen_reward", "rejected_reward"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Example:
         texts: one or two, or its numbers.
         reference: what it is.
         prediction: what the model says.
-        degree: how wrong: the probability of the prediction, the error, or the loss.
+        degree: how wrong: the probability of the prediction, the error, the loss, or the margin.
     """
 
     texts: tuple[str, ...]
@@ -94,7 +104,7 @@ def write(
         section("Most frequent mix-ups", _mixups(counts_CC, names) if len(counts_CC) > 2 else ""),
         section("Training", _curves(history)),
         section("Classes", _per_class(per_class) if names else "", "The lowest F1 first."),
-        section(*_mistakes(examples, has_matrix=bool(counts_CC), has_names=bool(names))),
+        section(*_mistakes(examples, has_matrix=bool(counts_CC), has_names=bool(names), is_preference="margin" in metrics)),
     ]
     page.write(path, title=title, facts=facts, parts=parts)
 
@@ -171,10 +181,12 @@ def _per_class(per_class: dict[str, dict[str, Any]]) -> str:
     return table({"class": "", "precision": "number", "recall": "number", "F1": "number", "rows": "number"}, rows)
 
 
-def _mistakes(examples: Sequence[Example], *, has_matrix: bool, has_names: bool) -> tuple[str, str]:
+def _mistakes(examples: Sequence[Example], *, has_matrix: bool, has_names: bool, is_preference: bool) -> tuple[str, str]:
     """Title and table of the worst mistakes."""
     if has_matrix:
         return "Surest mistakes", _examples(examples, degree="probability", kind="")
+    if is_preference:
+        return "Pairs the wrong way round", _examples(examples, degree="margin", kind="")
     if has_names:
         return "Mistakes with the largest loss", _examples(examples, degree="loss", kind="")
     return "Largest errors", _examples(examples, degree="error", kind="number")

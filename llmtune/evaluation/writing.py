@@ -62,7 +62,10 @@ def _history(file: Path) -> list[dict[str, Any]]:
 
 
 def _worst(outputs: dict[str, np.ndarray], split: Split, task: Any, description: dict[str, Any]) -> list[Example]:
-    """The wrong predictions that a classifier was surest of, the largest errors of a regression, or the largest losses."""
+    """The wrong predictions that a classifier was surest of, the largest errors of a regression, or the largest losses.
+
+    Of preferences, the prediction is the rejected answer that has the larger reward.
+    """
     match description["type"]:
         case "classification":
             names, predicted_N = description["label_names"], outputs["prediction"]
@@ -80,6 +83,10 @@ def _worst(outputs: dict[str, np.ndarray], split: Split, task: Any, description:
                 Example(_texts(split, i, description), f"{references_N[i]:,.6g}", f"{predicted_N[i]:,.6g}", f"{error:,.6g}")
                 for i, error in _largest(wrong, errors_N[wrong])
             ]
+        case "preference":
+            margins_N = outputs["chosen_reward"] - outputs["rejected_reward"]
+            wrong = np.flatnonzero(margins_N <= 0)
+            return [_wrong_way_round(task.texts_of(split.row(i)), less) for i, less in _largest(wrong, -margins_N[wrong])]
         case "multilabel":
             wrong = np.flatnonzero((outputs["prediction"] != outputs["reference"]).any(1))
             sides = outputs["reference"], outputs["prediction"]
@@ -95,6 +102,10 @@ def _worst(outputs: dict[str, np.ndarray], split: Split, task: Any, description:
                 != row["tags"].tolist()
             ]
     return []
+
+
+def _wrong_way_round(texts: dict[str, str], less: float) -> Example:
+    return Example((texts["prompt"],), texts["chosen"], texts["rejected"], f"{-less:.3g}")
 
 
 def _labels(task: Any, is_set_C: np.ndarray) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmtune.config.sections.model import CHATS
 from llmtune.errors import ModelError, ResourceError
 from llmtune.export import Bundle
 from llmtune.export.huggingface import copy_companions
@@ -44,7 +45,7 @@ def write(bundle: Bundle, directory: Path, *, opset: int) -> None:
         raise ResourceError("export=onnx needs the package onnx", remedy="pip install 'llmtune[onnx]'") from None
     example = _example(bundle)
     names = list(example)
-    is_token_level = bundle.description["task"]["type"] in ("tagging", "causal_lm", "masked_lm", "instruction")
+    is_token_level = bundle.description["task"]["type"] in ("tagging", "causal_lm", "masked_lm", *CHATS)
     axes = {name: {0: "batch", 1: "length"} if name != "features" else {0: "batch"} for name in names}
     axes["logits"] = {0: "batch", 1: "length"} if is_token_level else {0: "batch"}
     try:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from llmtune.config.sections.model import CHATS
 from llmtune.data import tokenizer as tokenizers
 from llmtune.errors import ModelError
 from llmtune.tasks.chat import Chat, Message
@@ -73,7 +74,7 @@ def prompts_for(restored: Restored, *, converses: bool | None = None) -> Prompts
     tokenizer = tokenizers.load(restored.directory)
     has_template = tokenizer.chat_template is not None
     if converses is None:
-        converses = facts["type"] == "instruction" if facts else has_template
+        converses = facts["type"] in CHATS if facts else has_template
     chat = Chat(tokenizer, system_prompt=facts.get("system_prompt")) if converses and has_template else None
     ends = {*_ids(model.generation_config.eos_token_id), *_ids(model.config.eos_token_id), tokenizer.eos_token_id}
     ends |= {facts.get("end_of_text"), *(chat.end_ids if chat is not None else ())}

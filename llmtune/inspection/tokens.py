@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from llmtune.data.forms import CONVERSATIONS
 from llmtune.data.spool import batches_of
 from llmtune.inspection.findings import NUM_EXAMPLES, Finding, examples
 from llmtune.tasks.chat import Chat
@@ -49,7 +50,8 @@ class Tokens:
 
     def look(self, split: str, table: pa.Table) -> tuple[np.ndarray, list[Finding]]:
         """Tokens of each row, special ones included, int64 [N]; and what is wrong with them."""
-        names = ["messages"] if self._chat is not None else [c for c in ("text", "text_pair") if c in table.column_names]
+        names = CONVERSATIONS if self._chat is not None else ("text", "text_pair")
+        names = [name for name in names if name in table.column_names]
         lengths, num_unknown = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for batch in batches_of(table.select(names), rows=_ROWS, size=_BYTES):
             ids = self._ids(batch.columns)
@@ -66,7 +68,9 @@ class Tokens:
     def _ids(self, columns: list[pa.Array]) -> pa.ListArray:
         if self._chat is None:
             return self._text.encode_columns(*map(filled, columns))["input_ids"]
-        return pa.array([row.ids for row in self._chat.write(columns[0].to_pylist())], pa.list_(pa.int32()))
+        written = [self._chat.write(column.to_pylist()) for column in columns]
+        longest = [max((one.ids for one in row), key=len) for row in zip(*written, strict=True)]  # of two answers
+        return pa.array(longest, pa.list_(pa.int32()))
 
     def _cut(self, split: str, table: pa.Table, lengths_N: np.ndarray) -> list[Finding]:
         if self.max_length is None:

@@ -33,5 +33,5 @@ def _penalized(
 ) -> LossTerms:
     terms = loss_of(model, batch)
     penalty = torch.stack([size(w) for w in weights]).sum() * batch.num_targets
-    parts = terms.parts or {"task": terms.sum.detach()}
-    return LossTerms(terms.sum + penalty, {**parts, name: penalty.detach()})
+    parts = {"task": terms.sum.detach(), **terms.parts, name: penalty.detach()}
+    return LossTerms(terms.sum + penalty, parts)

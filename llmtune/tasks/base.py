@@ -54,7 +54,8 @@ class LossTerms:
 
     Attributes:
         sum: the loss summed over the targets, a scalar that carries gradient.
-        parts: named shares of `sum` for the log, scalars without gradient; the same names for every batch of a run.
+        parts: named shares of `sum`, or other sums over the targets, for the log: scalars without gradient; the same names for
+            every batch of a run.
     """
 
     sum: Tensor

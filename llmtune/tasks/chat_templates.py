@@ -12,6 +12,7 @@ import pyarrow as pa
 from tokenizers import AddedToken
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from llmtune.data.forms import CONVERSATIONS
 from llmtune.errors import ConfigError, ModelError
 
 _ROWS = 1_000  # conversations that are written at once
@@ -88,14 +89,16 @@ class Conversations:
     """Texts of conversations, as often as they are asked for; few of them are in memory at a time."""
 
     def __init__(self, template: Template, table: pa.Table):
-        self._template, self._table = template, table.select(["messages"])
+        columns = [name for name in CONVERSATIONS if name in table.column_names]
+        self._template, self._table = template, table.select(columns)
 
     def __iter__(self) -> Iterator[str]:
         special = re.compile("|".join(map(re.escape, self._template.special_tokens)) or r"(?!)")
         for batch in self._table.to_batches(max_chunksize=_ROWS):
             how = {"chat_template": self._template.source, "eos_token": "", "bos_token": ""}
-            texts, _ = render_jinja_template(batch.column(0).to_pylist(), **how)
-            yield from (special.sub(" ", text) for text in texts)
+            for column in batch.columns:
+                texts, _ = render_jinja_template(column.to_pylist(), **how)
+                yield from (special.sub(" ", text) for text in texts)
 
 
 def install(tokenizer: Any, wanted: str) -> str | None:

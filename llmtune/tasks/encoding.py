@@ -13,9 +13,11 @@ from llmtune.errors import DataError
 from llmtune.tasks.base import Task
 from llmtune.tasks.instruction import InstructionTask
 from llmtune.tasks.language_modeling import CausalLmTask
+from llmtune.tasks.preference import PreferenceTask
 from llmtune.tasks.tagging import TaggingTask
 from llmtune.tasks.text import TextInputs
 
+OF_CONVERSATIONS = InstructionTask | PreferenceTask
 CHUNK_ROWS, CHUNK_BYTES = 10_000, 4 << 20  # that are worked on at once
 
 
@@ -43,7 +45,7 @@ def encode_rows(
         is_empty = is_empty and not any(len(values) for values in stored.values())
         yield stored
     if is_empty:
-        is_cut = isinstance(task, InstructionTask) and task.left_out
+        is_cut = isinstance(task, OF_CONVERSATIONS) and task.left_out
         set_aside = "set split.validation_fraction and split.test_fraction to 0 if these rows were set aside"
         raise DataError(
             f"{table.num_rows:,} {'conversations are too long' if is_cut else 'rows hold too little text'}: "
@@ -96,7 +98,7 @@ class Counted:
         rows_in = self._table.num_rows
         if isinstance(self._task, CausalLmTask):
             return {"rows_in": rows_in, "rows_out": rows_in, "blocks": self._rows}
-        if isinstance(self._task, InstructionTask):
+        if isinstance(self._task, OF_CONVERSATIONS):
             left_out, packed = dict(self._left_out), {"packed rows": self._rows} if self._packed else {}
         else:
             left_out, packed = {"without text": rows_in - self._rows} if rows_in > self._rows else {}, {}
@@ -105,7 +107,7 @@ class Counted:
 
     def _tell_left_out(self) -> None:
         """Answers that are cut teach a model to break off."""
-        if isinstance(self._task, InstructionTask) and (self._truncated or self._left_out):
+        if isinstance(self._task, OF_CONVERSATIONS) and (self._truncated or self._left_out):
             told = [f"{self._truncated:,} are cut"] if self._truncated else []
             told += [f"{num:,} left out ({reason})" for reason, num in self._left_out.items()]
             limit = f"tokenizer.max_length={self._task.text.max_length}"

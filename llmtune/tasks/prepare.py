@@ -1,6 +1,7 @@
 """From source files to prepared rows: load, split, tokenizer, encode, and the facts that travel with the model."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from llmtune import console
 from llmtune.config.sections.balance import CLASSIFIERS
 from llmtune.config.sections.clean import CleanConfig
 from llmtune.config.sections.data import DataConfig
-from llmtune.config.sections.model import TaskConfig
+from llmtune.config.sections.model import CHATS, TaskConfig
 from llmtune.config.sections.split import SplitConfig
 from llmtune.data import forms, prepared, sources
 from llmtune.data import split as splits
@@ -31,6 +32,7 @@ from llmtune.tasks.chat import Chat
 from llmtune.tasks.classification import label_names_of, plain_label
 from llmtune.tasks.encoding import CHUNK_BYTES, CHUNK_ROWS, Counted
 from llmtune.tasks.instruction import InstructionTask
+from llmtune.tasks.preference_losses import settings_of
 from llmtune.tasks.registry import rebuild
 from llmtune.tasks.text import as_numbers
 
@@ -190,6 +192,10 @@ class _Builder:
         if self.task.type == "instruction":
             own = {name: getattr(self.task, name) for name in ("answers", "system_prompt", "too_long", "packing")}
             return {**own, "end_ids": list(Chat(fast).end_ids)}
+        if self.task.type == "preference":
+            own = {name: getattr(self.task, name) for name in ("loss", "system_prompt", "too_long")}
+            given = {name: getattr(self.task, name) for name in ("beta", "label_smoothing", "margin")}
+            return {**own, **asdict(settings_of(self.task.loss, **given)), "end_ids": list(Chat(fast).end_ids)}
         if self.task.type == "masked_lm":
             if fast.mask_token_id is None:
                 remedy = "use an encoder such as BERT, or task=causal_lm"
@@ -220,7 +226,7 @@ class _Builder:
 
     def make_tokenizer(self, train: pa.Table, directory: Path) -> tuple[Any, int]:
         texts = _Texts(train)
-        template = self.task.template if self.task.type == "instruction" else None
+        template = self.task.template if self.task.type in CHATS else None
         if not any(text.strip() for text in texts):
             raise DataError(f"all {train.num_rows} texts of the train rows are blank", where=f"column {self.data.text_column}")
         kind = tokenizers.kind(self.tokenizer, self.model)

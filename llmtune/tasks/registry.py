@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from llmtune.config.sections.model import CHATS
 from llmtune.errors import CheckpointError
 from llmtune.models.spec import ModelSpec
 from llmtune.tasks.base import Task
@@ -11,6 +12,8 @@ from llmtune.tasks.inputs import NumericInputs, RowInputs, TextRows
 from llmtune.tasks.instruction import InstructionTask
 from llmtune.tasks.language_modeling import CausalLmTask, MaskedLmTask
 from llmtune.tasks.multilabel import MultilabelTask
+from llmtune.tasks.preference import PreferenceTask
+from llmtune.tasks.preference_losses import Settings
 from llmtune.tasks.regression import RegressionTask
 from llmtune.tasks.tagging import TaggingTask
 from llmtune.tasks.text import TextInputs
@@ -46,6 +49,10 @@ def rebuild(description: dict[str, Any], tokenizer_dir: Path | None) -> Task:
             case "instruction":
                 own = {name: description[name] for name in InstructionTask.described}
                 return InstructionTask(_text(description, tokenizer_dir), **own)
+            case "preference":
+                own = {name: description[name] for name in PreferenceTask.described}
+                settings = Settings(*(description[name] for name in ("beta", "label_smoothing", "margin")))
+                return PreferenceTask(_text(description, tokenizer_dir), settings=settings, **own)
     except KeyError as e:
         raise CheckpointError(f"the task description lacks {e}", remedy="use a run of this version of llmtune") from None
     raise CheckpointError(f"unknown task {description['type']!r}", remedy="use a newer version of llmtune")
@@ -59,7 +66,7 @@ def model_spec(description: dict[str, Any], tokenizer_facts: dict[str, Any]) -> 
         tokenizer_facts: `vocab_size`, `pad_token_id`, `bos_token_id`, `eos_token_id`; empty for numeric rows.
     """
     return ModelSpec(
-        task="causal_lm" if description["type"] == "instruction" else description["type"],
+        task="causal_lm" if description["type"] in CHATS else description["type"],
         label_names=tuple(description.get("label_names", ())),
         vocab_size=tokenizer_facts.get("vocab_size", 0),
         pad_token_id=tokenizer_facts.get("pad_token_id"),

@@ -30,6 +30,18 @@ def summed_loss(model: nn.Module, inputs: dict[str, Tensor], labels_BL: Tensor) 
     return _ChunkedLoss.apply(hidden_TH, head.weight, head.bias, labels_T)
 
 
+def token_losses(model: nn.Module, inputs: dict[str, Tensor], labels_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy at each position whose label is not `IGNORED`, float32 [T], and the row of each, int64 [T]."""
+    rows_T, places_T = (labels_BL != IGNORED).nonzero(as_tuple=True)
+    labels_T, at_T = labels_BL[rows_T, places_T], rows_T * labels_BL.shape[1] + places_T
+    head = _output_layer(model)
+    if head is None or not _is_chunked(model, head, len(at_T)):
+        return F.cross_entropy(logits_at(model, inputs, at_T).float(), labels_T, reduction="none"), rows_T
+    with _only_at(head, at_T), _left_out(head):
+        hidden_TH = model(**inputs, **_uncached(model)).logits
+    return _ChunkedLosses.apply(hidden_TH, head.weight, head.bias, labels_T), rows_T
+
+
 def logits_at(model: nn.Module, inputs: dict[str, Tensor], at_T: Tensor) -> Tensor:
     """Logits [T, V] of these positions of the flattened batch alone."""
     head = _output_layer(model)
@@ -80,6 +92,56 @@ def _left_out(head: nn.Linear) -> Iterator[None]:
         del head.forward
 
 
+def _chunks(num_targets: int, vocabulary: int) -> Iterator[slice]:
+    size = max(1, CHUNK // vocabulary)
+    return (slice(start, start + size) for start in range(0, num_targets, size))
+
+
+def _log_shares(hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None) -> Tensor:
+    logits_CV = (hidden_CH @ weight_VH.T).float()
+    if bias_V is not None:
+        logits_CV += bias_V.float()
+    return torch.log_softmax(logits_CV, -1)
+
+
+class _ChunkedLosses(torch.autograd.Function):
+    """The loss of each target; backward computes the logits again, since only then is known what each counts."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, labels_T: Tensor) -> Tensor:
+        device = hidden_TH.device.type
+        ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_TH.dtype
+        ctx.save_for_backward(hidden_TH, weight_VH, bias_V, labels_T)
+        losses_T = torch.empty(len(labels_T), dtype=torch.float32, device=hidden_TH.device)
+        with torch.autocast(device, enabled=False):
+            weight = weight_VH.to(ctx.dtype)
+            for part in _chunks(len(labels_T), len(weight)):
+                log_shares_CV = _log_shares(hidden_TH[part].to(ctx.dtype), weight, bias_V)
+                losses_T[part] = -log_shares_CV.gather(1, labels_T[part, None]).squeeze(1)
+        return losses_T
+
+    @staticmethod
+    def backward(ctx: Any, grad_T: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_TH, weight_VH, bias_V, labels_T = ctx.saved_tensors
+        grad_TH = torch.empty_like(hidden_TH)
+        grad_VH = torch.zeros_like(weight_VH) if ctx.needs_input_grad[1] else None
+        grad_V = torch.zeros_like(bias_V) if bias_V is not None and ctx.needs_input_grad[2] else None
+        with torch.autocast(hidden_TH.device.type, enabled=False):
+            weight = weight_VH.to(ctx.dtype)
+            for part in _chunks(len(labels_T), len(weight)):
+                hidden_CH = hidden_TH[part].to(ctx.dtype)
+                grads_CV = _log_shares(hidden_CH, weight, bias_V).exp_()
+                grads_CV.scatter_add_(1, labels_T[part, None], grads_CV.new_full((len(grads_CV), 1), -1.0))
+                grads_CV *= grad_T[part, None]
+                if grad_V is not None:
+                    grad_V += grads_CV.sum(0)
+                grads_CV = grads_CV.to(ctx.dtype)
+                grad_TH[part] = grads_CV @ weight
+                if grad_VH is not None:
+                    grad_VH += grads_CV.T @ hidden_CH
+        return grad_TH, grad_VH, grad_V, None
+
+
 class _ChunkedLoss(torch.autograd.Function):
     """Loss and gradients in one pass over chunks of targets; backward multiplies the gradients that are there already."""
 
@@ -93,21 +155,16 @@ class _ChunkedLoss(torch.autograd.Function):
         grad_V = torch.zeros_like(bias_V) if bias_V is not None and ctx.needs_input_grad[2] else None
         with torch.autocast(device, enabled=False):
             weight = weight_VH.to(dtype)
-            size = max(1, CHUNK // weight_VH.shape[0])
-            for start in range(0, len(labels_T), size):
-                hidden_CH, labels_C1 = hidden_TH[start : start + size].to(dtype), labels_T[start : start + size, None]
-                logits_CV = (hidden_CH @ weight.T).float()
-                if bias_V is not None:
-                    logits_CV += bias_V.float()
-                log_shares_CV = torch.log_softmax(logits_CV, -1)
-                del logits_CV  # as large as all that is kept here
+            for part in _chunks(len(labels_T), len(weight)):
+                hidden_CH, labels_C1 = hidden_TH[part].to(dtype), labels_T[part, None]
+                log_shares_CV = _log_shares(hidden_CH, weight, bias_V)
                 total -= log_shares_CV.gather(1, labels_C1).sum()
                 grads_CV = log_shares_CV.exp_()
                 grads_CV.scatter_add_(1, labels_C1, grads_CV.new_full(labels_C1.shape, -1.0))
                 if grad_V is not None:
                     grad_V += grads_CV.sum(0)
                 grads_CV = grads_CV.to(dtype)
-                grad_TH[start : start + size] = grads_CV @ weight
+                grad_TH[part] = grads_CV @ weight
                 if grad_VH is not None:
                     grad_VH += grads_CV.T @ hidden_CH
         ctx.save_for_backward(grad_TH, grad_VH, grad_V)

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from llmtune import paths, tuning
 from llmtune.config.sections.model import ModelConfig
-from llmtune.config.sections.tuning import ADAPTERS, TuningConfig
+from llmtune.config.sections.tuning import ADAPTERS, FullTuning, TuningConfig
 from llmtune.data.clean import registry as cleaners
 from llmtune.data.clean.registry import Cleaner
 from llmtune.errors import CheckpointError, ModelError
@@ -62,6 +62,11 @@ class Restored:
                 remedy="name a run or an export of llmtune, or fine-tune the model first: llmtune finetune model.path=...",
             )
         return tasks.rebuild(self.facts["task"], self.tokenizer_dir)
+
+    def before(self) -> tuple[ModelConfig, Callable[[], PreTrainedModel]]:
+        """What training started from, and what builds it as a plain model."""
+        config, spec, _ = _facts_of_base(self.facts)
+        return config, partial(plain_start, config, spec)
 
     def cleaner(self) -> Cleaner:
         """What changed the texts that it was trained on; texts that it is to judge have to be changed alike.
@@ -198,6 +203,11 @@ def start(model: ModelConfig, spec: ModelSpec, opened: TuningConfig) -> Start:
     if spec.end_ids:
         found.base.generation_config.eos_token_id = list(spec.end_ids)
     return found
+
+
+def plain_start(model: ModelConfig, spec: ModelSpec) -> PreTrainedModel:
+    """The model that a stage starts from, whatever it learns: an adapter is merged. See `start`."""
+    return start(model, spec, FullTuning(type="full")).base
 
 
 def _start(model: ModelConfig, spec: ModelSpec, opened: TuningConfig) -> Start:

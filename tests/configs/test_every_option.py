@@ -31,6 +31,7 @@ NEEDS = {
     ("task", "masked_lm"): ["model=bert"],
     ("optimizer", "schedule_free"): ["schedule=constant"],
     ("task", "instruction"): ["model=gpt"],
+    ("task", "preference"): ["model=gpt", "model.pretrained=a/b"],
     ("export", "gguf"): ["task=causal_lm", "model=gpt", "tokenizer.lowercase=false"],
     ("augment", "contextual"): ["augment.contextual.model=a/b"],
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 DATA = "data.train_file=x.csv"
+START = ["model=gpt", "model.pretrained=a/b"]
 LSTM = "model=lstm"
 
 # the overrides, and what the message has to say
@@ -54,6 +55,24 @@ OVERRIDES = {
         ["label_separator"],
     ),
     "unknown encoding": (["data.encoding=utf9"], ["data.encoding", "utf9"]),
+    "dpo from scratch": (["task=preference", "model=gpt"], ["task.loss", "dpo", "model.pretrained", "orpo"]),
+    "a margin of dpo": (["task=preference", "task.margin=1", *START], ["task.margin", "simpo"]),
+    "smoothed orpo": (
+        ["task=preference", "task.loss=orpo", "task.label_smoothing=.1", *START],
+        ["label_smoothing", "loss=dpo"],
+    ),
+    "half of all pairs the wrong way round": (["task=preference", "task.label_smoothing=.5", *START], ["less than 0.5"]),
+    "packed preferences": (["task=preference", "task.packing=true", *START], ["task.packing"]),
+    "augmented preferences": (["task=preference", "augment=[drop]", *START], ["augment", "word by word", "augment=none"]),
+    "smoothed preferences": (["task=preference", "objective=label_smoothing", *START], ["label_smoothing", "has none"]),
+    "balanced preferences": (["task=preference", "balance=focal", *START], ["balance", "balance=none"]),
+    "preferences of an encoder": (["task=preference", "model=bert"], ["preference needs model=gpt"]),
+    "instructions of two answers": (["task=instruction", "model=gpt", "data.conversation=implicit"], ["task=preference"]),
+    "a column of another task": (
+        ["task=preference", "data.conversation_columns={output: x}", *START],
+        ["data.conversation_columns", "output", "chosen"],
+    ),
+    "conversations of a classifier": (["data.roles={bing: assistant}"], ["data.roles", "task=instruction"]),
     "threshold of one": (["task=multilabel", "task.threshold=1"], ["task.threshold"]),
     "instructions for an encoder": (["task=instruction", "model=bert"], ["task: instruction needs model=gpt"]),
     "instructions that are augmented": (["task=instruction", "model=gpt", "augment=drop"], ["augment=none"]),

@@ -24,6 +24,14 @@ LAYOUTS = {
     "alpaca": LayoutColumns(("instruction", "output"), ("input", "system", "history")),
     "prompt_completion": LayoutColumns(("prompt", "completion"), ("system",)),
 }
+# The same with a better and a worse answer; implicit: two whole conversations that begin alike.
+PREFERENCE_LAYOUTS = {
+    "prompt_completion": LayoutColumns(("prompt", "chosen", "rejected"), ("system",)),
+    "alpaca": LayoutColumns(("instruction", "chosen", "rejected"), ("input", "system", "history")),
+    "sharegpt": LayoutColumns(("conversations", "chosen", "rejected"), ("system",)),
+    "messages": LayoutColumns(("messages", "chosen", "rejected"), ("system",)),
+    "implicit": LayoutColumns(("chosen", "rejected"), ("system",)),
+}
 
 
 class ColumnMapping(Section):
@@ -41,14 +49,14 @@ class ColumnMapping(Section):
     """For task=multilabel: what divides the labels where data.label_column holds text, such as '|' or ','."""
     feature_columns: tuple[Name, ...]
     """Numeric input columns, for model=mlp."""
-    conversation: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion"]
-    """For task=instruction: how conversations are written; auto: as the names of the columns say."""
+    conversation: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "implicit"]
+    """For task=instruction and preference: how conversations are written; auto: as the names of the columns say."""
     conversation_columns: dict[str, str]
-    """For task=instruction: the file's names for columns, for example {instruction: question, output: answer}."""
+    """For task=instruction and preference: the file's names for columns, such as {instruction: question, output: answer}."""
     roles: dict[str, Literal["system", "user", "assistant"]]
-    """For task=instruction: who speaks under names of roles that are not known, for example {bing: assistant}."""
+    """For task=instruction and preference: who speaks under unknown names of roles, for example {bing: assistant}."""
     bad_conversations: Literal["refuse", "drop"]
-    """For task=instruction: whether rows that hold no conversation with an answer are an error, or left out and counted."""
+    """For task=instruction and preference: whether rows without a proper answer are an error, or left out and counted."""
     where: dict[str, str]
     """Keep only rows whose column equals this value, for example {source: imdb}."""
     label_map: dict[str, str]

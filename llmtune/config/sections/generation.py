@@ -5,8 +5,9 @@ from typing import Annotated
 from pydantic import Field
 
 from llmtune.config.sections.base import Count, Name, Positive, Section
+from llmtune.config.sections.model import CHATS
 
-WRITING = ("causal_lm", "instruction")  # tasks whose models write text
+WRITING = ("causal_lm", *CHATS)  # tasks whose models write text
 
 
 class Sampling(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmtune.config.sections.base import Count, Fraction, Name, Section
+from llmtune.config.sections.base import Count, Fraction, Name, Positive, Section
 
 
 class ClassificationTask(Section):
@@ -71,10 +71,38 @@ class InstructionTask(Section):
     """Whether short train conversations share a row, each read as if it stood alone; less padding."""
 
 
+class PreferenceTask(Section):
+    """Prefer the better of two answers to the same conversation: DPO, IPO, ORPO or SimPO."""
+
+    type: Literal["preference"]
+    loss: Literal["dpo", "ipo", "orpo", "simpo"]
+    """dpo (Rafailov et al. 2023), ipo (Azar et al. 2024), orpo (Hong et al. 2024) or simpo (Meng et al. 2024)."""
+    beta: Positive | None
+    """dpo, ipo: how close the model stays to its start; orpo: weight of the odds ratio; simpo: scale; null: 0.1, simpo 2."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    """For dpo: share of the pairs that are presumed to be the wrong way round (Mitchell 2023, conservative DPO)."""
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    """For simpo: by how much the reward of the better answer is to exceed the other's; null: half of beta."""
+    template: Literal["auto", "own", "chatml", "llama3", "alpaca", "plain"]
+    """How conversations are written for the model; auto: the tokenizer's own template, else chatml or plain."""
+    system_prompt: Name | None
+    """System message of conversations that have none; null: they stay without."""
+    too_long: Literal["cut_prompt", "cut_answer", "drop"]
+    """Pairs longer than tokenizer.max_length lose the beginning of the prompt, or the end of an answer, or are left out."""
+
+
 TaskConfig = Annotated[
-    ClassificationTask | RegressionTask | MultilabelTask | TaggingTask | CausalLmTask | MaskedLmTask | InstructionTask,
+    ClassificationTask
+    | RegressionTask
+    | MultilabelTask
+    | TaggingTask
+    | CausalLmTask
+    | MaskedLmTask
+    | InstructionTask
+    | PreferenceTask,
     Field(discriminator="type"),
 ]
+CHATS = ("instruction", "preference")  # tasks that read conversations
 
 
 class LstmModel(Section):

@@ -91,12 +91,13 @@ def _cleaned(batch: pa.RecordBatch, cleaner: Cleaner) -> tuple[pa.RecordBatch, i
     """A batch with its texts changed, and in how many rows."""
     is_changed = np.zeros(batch.num_rows, bool)
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    if "messages" in columns:
-        columns["messages"] = forms.with_contents(columns["messages"], cleaner)
+    for name in forms.CONVERSATIONS:
+        if name in columns:
+            columns[name] = forms.with_contents(columns[name], cleaner)
     for name in ("text", "text_pair"):
         if name in columns:
             old = columns[name]
-            columns[name] = forms.text_of(columns["messages"]) if "messages" in columns else cleaner(old)
+            columns[name] = forms.text_of(columns) if "messages" in columns else cleaner(old)
             is_changed |= pc.fill_null(pc.not_equal(old, columns[name]), False).to_numpy(zero_copy_only=False)
     return pa.RecordBatch.from_pydict(columns), int(is_changed.sum())
 

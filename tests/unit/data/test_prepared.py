@@ -323,6 +323,15 @@ def test_a_split_travels_as_its_path(tmp_path):
     assert [plain(row) for row in pickle.loads(sent).rows([3999, 0])] == [ROWS[3], ROWS[0]]
 
 
+def test_numbers_beside_the_rows_are_told_with_them(tmp_path):
+    write_split(tmp_path, "train", [columns(ROWS)])
+    split = Split(tmp_path / "train.arrow")
+    more = pickle.loads(pickle.dumps(split.with_numbers({"reference": np.array([0.5, 1.5, 2.5, 3.5])})))
+    assert [row["reference"] for row in more.rows([3, 0])] == [3.5, 0.5]
+    assert plain(more.row(2)) == {**plain(split.row(2)), "reference": 2.5}
+    assert more.names == split.names and more.lengths.tolist() == split.lengths.tolist()
+
+
 def test_missing_values_are_a_bug_of_ours(tmp_path):
     with pytest.raises(AssertionError, match="text"):
         split_of(tmp_path, [{"text": ["a", None]}])

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from llmtune.config.sections.augment_model import Mixup
 from llmtune.config.sections.objective import L1Penalty, L2Penalty, LabelSmoothing, RDrop
 from llmtune.errors import ModelError
-from llmtune.objectives import r_drop
+from llmtune.objectives import penalties, r_drop
 from llmtune.objectives.smoothing import smoothed
+from llmtune.tasks.base import LossTerms
 from llmtune.tasks.criterion import BalancedCrossEntropy, cross_entropy
 from tests.unit.objectives.conftest import KINDS, batch, rows_of
 
@@ -104,6 +105,14 @@ def test_penalties_stand_around_any_pass(model, build):
     terms = build(made, R_DROP, L1, L2)(made, rows)
     assert list(terms.parts) == ["task", "r_drop", "l1", "l2"]
     torch.testing.assert_close(sum(terms.parts.values()), terms.sum.detach())
+
+
+def test_what_else_a_task_tells_stays_beside_the_shares(model):
+    made, rows = model("bert"), batch()
+    told = LossTerms(torch.tensor(3.0), {"accuracy": torch.tensor(2.0)})
+    terms = penalties.l2(lambda *_: told, made, strength=0.01)(made, rows)
+    assert list(terms.parts) == ["task", "accuracy", "l2"]
+    torch.testing.assert_close(terms.parts["task"] + terms.parts["l2"], terms.sum.detach())
 
 
 def test_without_objectives_it_is_the_loss_of_the_task(model, task):
