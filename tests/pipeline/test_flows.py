@@ -69,7 +69,7 @@ CASES = {
         "multilabel",
         "moods.jsonl",
         moods(200),
-        [*SMALL["bert"], *LR, "training.epochs=4", "data.label_column=labels"],
+        [*SMALL["lstm"], *LR, "training.epochs=8", "data.label_column=labels"],
         "f1_micro",
         at_least=0.9,
     ),

@@ -333,8 +333,8 @@ def test_complete_finds_recipes(tmp_path: Path, monkeypatch):
     ("line", "expected"),
     [
         ("llmtune tra", ["train"]),
-        ("llmtune train optimizer=", ["adam", "adamw", "sgd"]),
-        ("llmtune train optimizer=s", ["sgd"]),
+        ("llmtune train optimizer=", ["adafactor", "adam", "adamw", "lion", "muon", "schedule_free", "sgd"]),
+        ("llmtune train optimizer=sg", ["sgd"]),
         ("llmtune train optimizer.lr", ["optimizer.lr="]),
         ("llmtune train augment=[drop,sw", ["[drop,swap"]),
         ("llmtune evaluate ", []),

@@ -56,6 +56,8 @@ def test_keys_are_those_of_the_schema():
         "regression": regress([0, 1], [0, 1]),
         "causal_lm": model_language([1], [1]),
         "masked_lm": model_language([1], [1], "masked_lm", [1]),
+        "instruction": model_language([1], [1], "instruction", [1]),
+        "preference": of_pairs([1.0, 2.0], [0.5, 3.0]),
         "multilabel": of_labels(np.eye(3, dtype=bool), np.ones((3, 3), dtype=bool)),
         "tagging": of_tags([["B-x", "I-x"]], [["B-x", "O"]]),
     }
@@ -64,6 +66,13 @@ def test_keys_are_those_of_the_schema():
         extras = {"classification": ["per_class", "confusion_matrix"], "multilabel": ["per_class"], "tagging": ["per_class"]}
         extras = extras.get(task_type, [])
         assert list(found[task_type]) == [*known, *extras]
+
+
+def test_pairs_of_answers():
+    found = of_pairs([1.0, 2.0, 0.0], [0.5, 3.0, -0.5])
+    assert found["accuracy"] == pytest.approx(2 / 3) and found["margin"] == pytest.approx(0.0)
+    assert found["chosen_reward"] == found["rejected_reward"] == pytest.approx(1.0)
+    assert found["chosen_log_prob"] == pytest.approx(-9.0) and found["rejected_log_prob"] == pytest.approx(-9.0)
 
 
 @pytest.mark.parametrize("num_classes", [2, 5])
@@ -234,6 +243,17 @@ def test_only_the_metrics_import_evaluate():
         at_once = {f"{n.module}.{a.name}" for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}
         assert "evaluate" not in everywhere or file.name == "metrics.py", f"{file} imports evaluate"
         assert "llmtune.evaluation.metrics" not in at_once, f"{file} imports evaluate before it is needed"
+
+
+def of_pairs(chosen, rejected) -> dict:
+    """The metrics of pairs of answers with these rewards, each answer less likely by ten than its reward."""
+    tallied = Tally()
+    for ours, theirs in zip(chosen, rejected, strict=True):
+        sums = {"right": ours > theirs, "chosen_reward": ours, "rejected_reward": theirs}
+        sums |= {"chosen_log_prob": ours - 10, "rejected_log_prob": theirs - 10}
+        ones = np.ones(1)
+        tallied.add(Scores(np.zeros(1), ones, ones, {}, {name: np.float64(value) for name, value in sums.items()}))
+    return metrics.compute("preference", tallied)
 
 
 def of_labels(predicted_NC, reference_NC) -> dict:
