@@ -72,6 +72,7 @@ class Recipe:
         vocab_size: largest number of entries, special tokens included.
         min_frequency: of an entry.
         lowercase: whether case and accents are folded away.
+        chinese: whether each Chinese character is a word ('characters'), or what stands between blanks ('words').
     """
 
     special: list[str]
@@ -79,6 +80,7 @@ class Recipe:
     vocab_size: int
     min_frequency: int
     lowercase: bool
+    chinese: Literal["characters", "words"] = "characters"
 
 
 def kind(tokenizer: TokenizerConfig, model: ModelConfig) -> Kind:
@@ -97,6 +99,7 @@ def train(
     min_frequency: int,
     lowercase: bool,
     texts: Iterable[str],
+    chinese: Literal["characters", "words"] = "characters",
 ) -> "PreTrainedTokenizerFast":
     """A tokenizer whose entries are the most frequent of `texts`; the same texts give the same entries and ids.
 
@@ -105,6 +108,7 @@ def train(
         family: of the model that it is for.
         vocab_size, min_frequency, lowercase: see `Recipe`.
         texts: may be gone through more than once; they are not kept.
+        chinese: see `Recipe`; of words.
 
     Raises:
         ConfigError: the vocabulary is too small for the kind.
@@ -117,7 +121,7 @@ def train(
     if family == "gpt" and kind == "bpe":
         roles.pop("unk_token")  # bytes spell everything
     special = list(dict.fromkeys(roles.values()))
-    recipe = Recipe(special, roles.get("unk_token"), vocab_size, min_frequency, lowercase)
+    recipe = Recipe(special, roles.get("unk_token"), vocab_size, min_frequency, lowercase, chinese)
     made = TRAINERS[kind](recipe, texts)
     if made.get_vocab_size() <= len(special):
         raise DataError(
@@ -236,8 +240,11 @@ TRAINERS: dict[str, Callable[[Recipe, Iterable[str]], Tokenizer]] = {
 
 
 def _clean(recipe: Recipe) -> normalizers.Normalizer:
-    """BERT's: control characters go, spaces are one kind, ideographs become words."""
-    return normalizers.BertNormalizer(lowercase=recipe.lowercase, strip_accents=recipe.lowercase)
+    """BERT's: control characters go, spaces are one kind, ideographs become words if they are to."""
+    by_character = recipe.chinese == "characters"
+    return normalizers.BertNormalizer(
+        lowercase=recipe.lowercase, strip_accents=recipe.lowercase, handle_chinese_chars=by_character
+    )
 
 
 def _fold() -> normalizers.Normalizer:

@@ -237,6 +237,8 @@ class _Builder:
         else:
             console.notice(f"training a {kind} tokenizer on {len(texts):,} texts")
             sizes = {k: getattr(self.tokenizer, k) for k in ("vocab_size", "min_frequency", "lowercase")}
+            if self.tokenizer.type == "word":
+                sizes["chinese"] = self.tokenizer.chinese
             if template is not None:
                 texts = chat_templates.written(template, train)
                 sizes["vocab_size"] -= len(chat_templates.new_tokens(template))

@@ -57,6 +57,12 @@ class ControlCharacters(Section):
     type: Literal["control"]
 
 
+class Segment(Section):
+    """Puts a blank around each Chinese word, with jieba; for tokenizer=word with tokenizer.chinese=words."""
+
+    type: Literal["segment"]
+
+
 class Length(Section):
     """Leaves out rows with a text that is too short or too long."""
 
@@ -107,5 +113,5 @@ class Mislabelled(Section):
     """Whether such rows are left out, or stay and are counted."""
 
 
-TextCleaner = UnicodeForm | Mojibake | Html | Urls | Whitespace | ControlCharacters
+TextCleaner = UnicodeForm | Mojibake | Html | Urls | Whitespace | ControlCharacters | Segment
 CleanConfig = Annotated[TextCleaner | Length | Duplicates | Leaks | Mislabelled, Field(discriminator="type")]

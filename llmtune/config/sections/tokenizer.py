@@ -41,6 +41,8 @@ class WordTokenizer(TrainedTokenizer):
     """Words and punctuation marks."""
 
     type: Literal["word"]
+    chinese: Literal["characters", "words"]
+    """What a word is in Chinese: each character, or what stands between blanks, as after clean=segment."""
 
 
 class CharTokenizer(TrainedTokenizer):

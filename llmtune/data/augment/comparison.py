@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-from llmtune.data.augment.segments import pieces
+from llmtune.data.segments import pieces
 
 Marked = list[tuple[str, bool]]  # a piece, and whether the other side lacks it there
 

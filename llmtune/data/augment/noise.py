@@ -6,8 +6,8 @@ from functools import cache
 
 import numpy as np
 
-from llmtune.data.augment.segments import Patterns, covered, is_ideograph
 from llmtune.data.ideographs import CLASS as IDEOGRAPHS
+from llmtune.data.segments import Patterns, covered, is_ideograph
 
 _LATIN_MARKS, _CHINESE_MARKS = ".,;:!?", "。，；：！？"
 _NO_LETTERS = re.compile(r"[\W\d_]+")

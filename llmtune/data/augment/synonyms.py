@@ -3,7 +3,7 @@
 import numpy as np
 
 from llmtune.data.augment import thesaurus
-from llmtune.data.augment.segments import Patterns, Span, covered, free, is_ideograph, words
+from llmtune.data.segments import Patterns, Span, covered, free, is_ideograph, words
 
 Edit = tuple[int, int, str]  # start and end of what is replaced, and what comes there
 

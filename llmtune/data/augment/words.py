@@ -6,7 +6,7 @@ what a segmenter finds.
 
 import numpy as np
 
-from llmtune.data.augment.segments import Patterns, free, joined, pieces, spans_of
+from llmtune.data.segments import Patterns, free, joined, pieces, spans_of
 
 
 def drop(text: str, rng: np.random.Generator, *, rate: float, protect: Patterns, chinese: str) -> str:

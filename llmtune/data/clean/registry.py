@@ -19,6 +19,7 @@ TEXT_CLEANERS: dict[str, Callable[..., pa.Array]] = {
     "urls": text.urls,
     "whitespace": text.whitespace,
     "control": text.control,
+    "segment": text.segment,
 }
 
 

@@ -1,6 +1,7 @@
 """Functions of texts: of an Arrow array of strings, null stays null. Only rows that need it are touched one by one."""
 
 import html as html_entities
+import importlib.util
 import re
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +9,8 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from llmtune.data import segments
+from llmtune.data.ideographs import CLASS as IDEOGRAPHS
 from llmtune.errors import ResourceError
 
 # None of them looks beyond the next thing of its kind, so that the time grows with the length of a text.
@@ -49,6 +52,17 @@ def mojibake(texts: pa.Array) -> pa.Array:
     except ImportError:
         raise ResourceError("clean=mojibake needs the package ftfy", remedy="pip install 'llmtune[clean]'") from None
     return _changed(texts, pc.invert(pc.string_is_ascii(texts)), fix_encoding)
+
+
+def segment(texts: pa.Array) -> pa.Array:
+    """Chinese with a blank around each word, as jieba's dictionary and model find them.
+
+    Raises:
+        ResourceError: rjieba is not installed.
+    """
+    if importlib.util.find_spec("rjieba") is None:
+        raise ResourceError("clean=segment needs the package rjieba", remedy="pip install 'llmtune[augment]'")
+    return _changed(texts, pc.match_substring_regex(texts, f"[{IDEOGRAPHS}]"), segments.parted)
 
 
 def html(texts: pa.Array, *, tags: bool, entities: bool) -> pa.Array:

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 from llmtune.config import compose
 from llmtune.config.sections import augment as sections
-from llmtune.data.augment import registry, segments, words
+from llmtune.data import segments
+from llmtune.data.augment import registry, words
 from llmtune.errors import ConfigError, DataError, ResourceError
 from llmtune.randomness import generator
 

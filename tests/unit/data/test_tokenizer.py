@@ -29,6 +29,13 @@ def trained(kind, family="bert", **changes):
     return tokenizers.train(kind, family=family, **options)
 
 
+def test_chinese_words_between_blanks():
+    texts = ["我 喜欢 这 部 电影 ， good"] * 2
+    by_words, by_characters = (trained("word", "lstm", chinese=chinese, texts=texts) for chinese in ("words", "characters"))
+    assert by_words.tokenize("喜欢 电影，good") == ["喜欢", "电影", "，", "good"]
+    assert by_characters.tokenize("喜欢 电影") == ["喜", "欢", "电", "影"]
+
+
 def digest(kind: str) -> str:
     return hashlib.sha256(trained(kind).backend_tokenizer.to_str().encode()).hexdigest()
 

@@ -33,6 +33,7 @@ EXAMPLES = {
     "whitespace": (text.whitespace, {"keep_lines": False}, " a\t b\u3000\xa0c\r\n", "a b c"),
     "lines": (text.whitespace, {"keep_lines": True}, "a  b \r\n\n\n\n c\n", "a b\n\nc\n"),
     "control": (text.control, {}, "\ufeffa\x00b\x1b[0m\u200b\xadc\u202e\td\n", "ab[0mc\td\n"),
+    "Chinese words": (text.segment, {}, "房间good很干净，但是 太贵\n了", "房间 good 很 干净 ， 但是 太贵\n了"),
     "mojibake": (text.mojibake, {}, "sÃ³ nÃ£o â€” schÃ¶n", "só não — schön"),
 }
 
@@ -41,6 +42,8 @@ EXAMPLES = {
 def test_examples(function, options, given, wanted):
     if function is text.mojibake:
         pytest.importorskip("ftfy")
+    if function is text.segment:
+        pytest.importorskip("rjieba")
     assert cleaned(function, [given, None, "plain"], **options) == [wanted, None, "plain"]
 
 

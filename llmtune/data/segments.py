@@ -40,6 +40,12 @@ def pieces(text: str, *, chinese: str) -> list[tuple[str, str]]:
     return found
 
 
+def parted(text: str) -> str:
+    """A text with a blank around each word in ideographs."""
+    found = pieces(text, chinese="words")
+    return "".join([(space or " " * bool(i)) + word for i, (space, word) in enumerate(found)])
+
+
 def joined(spaces_and_words: Sequence[tuple[str, str]]) -> str:
     """The words behind their spaces; two that only an ideograph kept apart get a space between them."""
     text = ""
