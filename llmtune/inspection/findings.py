@@ -150,6 +150,7 @@ CLEANERS = (
     "control",
     "urls",
     "whitespace",
+    "segment",
     "length",
     "duplicates",
     "near_duplicates",
