@@ -41,8 +41,9 @@ from llmtune.training.forecast import Forecast, forecast, remedies
 from llmtune.training.lowered import Lowered
 from llmtune.training.manifest import read_json
 from llmtune.training.precision import Compute
-from llmtune.training.restore import frozen_digest, start
+from llmtune.training.restore import start
 from llmtune.training.trainer import Trainer
+from llmtune.tuning import frozen
 
 
 def train_stage(
@@ -141,7 +142,7 @@ def _model(config: StageConfig, ready: Prepared, compute: Compute) -> nn.Module:
         console.notice(f"new weights, still to be learned: {', '.join(modules)}")
     if config.training.activation_checkpointing:
         _checkpoint_activations(base)
-    model = begun.open(config.tuning, max_length=spec.max_length).to(compute.device)
+    model = begun.open(config.tuning, max_length=spec.max_length, packs=True).to(compute.device)
     title = f"{config.model.type}: {compute.device.type}, {compute.precision}"
     weights_table.tell(model, config.tuning, config.optimizer, title=title)
     return model
@@ -178,7 +179,7 @@ def _trainer(
             require_isolation(model, key=f"task.{key}")
     stage_objectives.install(config, ready, variants, task, model)
     best_metric = config.training.best_metric or next(iter(METRICS[config.task.type]))
-    frozen = None if config.tuning.type in LEARN_ALL else frozen_digest(model)
+    digest = None if config.tuning.type in LEARN_ALL else frozen.digest(model)
     sampler = None
     if config.task.type in CLASSIFIERS:
         sampler = balancing.apply(config.balance, task, ready.splits["train"], seed=config.seed)
@@ -190,7 +191,7 @@ def _trainer(
         layer_drop.install(model, probability=config.training.layer_drop)
     evaluate_now = _validation(config, ready, model, task, ranks)
     whole = contextlib.nullcontext
-    if frozen is not None and compute.device.type == "cpu" and not config.hardware.compile:
+    if digest is not None and compute.device.type == "cpu" and not config.hardware.compile:
         low_rank.install(model)
         if compute.precision == "bf16":
             whole = Lowered(model, keep_in=run if evaluate_now is not None else None).whole
@@ -206,8 +207,8 @@ def _trainer(
         best_metric=best_metric,
         higher_is_better=METRICS[config.task.type][best_metric],
         conclude=partial(_conclude, config, run, ready),
-        make_state=_state_maker(config, ready, model, frozen),
-        fingerprint={**_fingerprint(config, ready, variants, references, compute, ranks), "frozen": frozen},
+        make_state=_state_maker(config, ready, model, digest),
+        fingerprint={**_fingerprint(config, ready, variants, references, compute, ranks), "frozen": digest},
         training=config.training,
         optimizer_config=config.optimizer,
         schedule=config.schedule,
@@ -250,7 +251,7 @@ def _conclude(config: StageConfig, run: Path, ready: Prepared, is_stopping: Call
     return found and {"thresholds": found}
 
 
-def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, frozen: str | None) -> partial[State]:
+def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, digest: str | None) -> partial[State]:
     """The part of a checkpoint that is the same at every step, and access to the weights."""
     facts = {
         "llmtune": llmtune.__version__,
@@ -261,10 +262,10 @@ def _state_maker(config: StageConfig, ready: Prepared, model: nn.Module, frozen:
         "tuning": config.tuning.model_dump(mode="json"),
         "model": _portable(config.model.model_dump(mode="json")),
     }
-    if frozen is None:
+    if digest is None:
         save_model, learned = partial(_save_pretrained, model), {}
     else:
-        facts["base_digest"] = frozen
+        facts["base_digest"] = digest
         save_model, learned = None, tuning.learned_tensors(model)
     return partial(State, save_model, learned, description=facts, tokenizer_dir=tokenizer_dir_of(ready))
 

@@ -9,7 +9,7 @@ from llmtune import console
 from llmtune.config.sections.optimizer import OptimizerConfig
 from llmtune.config.sections.tuning import TuningConfig
 from llmtune.training import parameter_groups
-from llmtune.tuning import places
+from llmtune.tuning import four_bit, places
 
 NUMBERS = (1, 2, 3)  # columns
 
@@ -57,7 +57,7 @@ def _rows(model: nn.Module, tuning: TuningConfig, optimizer: OptimizerConfig) ->
         counts = [(group, sum(p.numel() for p in group.params)) for group in here]
         spared = sum(number for group, number in counts if group.weight_decay == 0.0)
         scale = here[0].lr_scale if here else None
-        total = sum(parameters[name].numel() for name in names)
+        total = sum(four_bit.num_weights(parameters[name]) for name in names)
         yield _Row([place], total, sum(number for _, number in counts), spared, scale, optimizer.weight_decay)
 
 

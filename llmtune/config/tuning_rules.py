@@ -29,6 +29,10 @@ def rules(config: "StageConfig", *, is_pretrained: bool) -> Iterator[tuple[bool,
             "hardware.compile: a compiled model would have to be compiled anew at each opening of tuning=gradual: set it to "
             "false",
         )
+    yield (
+        tuning.type == "qlora" and config.hardware.compile,
+        "hardware.compile: weights of tuning=qlora are made of 4 bits at each use, and not compiled: set it to false",
+    )
     if isinstance(tuning, PatternTuning):
         yield (
             tuning.learn == ("*",) and not tuning.freeze,

@@ -21,18 +21,19 @@ def write(bundle: Bundle, directory: Path) -> None:
     (directory / "README.md").write_text(_card(bundle), encoding="utf-8")
 
 
-def copy_companions(bundle: Bundle, directory: Path) -> None:
-    """The tokenizer and llmtune.json, which go along with every form."""
+def copy_companions(bundle: Bundle, directory: Path, *, also: tuple[str, ...] = ()) -> None:
+    """The tokenizer and llmtune.json, which go along with every form; `also` names more of its entries."""
     if bundle.tokenizer_dir is not None:
         for name in TOKENIZER_FILES:
             if (bundle.tokenizer_dir / name).is_file():
                 shutil.copyfile(bundle.tokenizer_dir / name, directory / name)
-    write_description(bundle, directory)
+    write_description(bundle, directory, also=also)
 
 
-def write_description(bundle: Bundle, directory: Path) -> None:
+def write_description(bundle: Bundle, directory: Path, *, also: tuple[str, ...] = ()) -> None:
     """llmtune.json, without what the model was made from."""
-    facts = {key: value for key, value in bundle.description.items() if key in ("llmtune", "task", "tokenizer", "clean")}
+    named = ("llmtune", "task", "tokenizer", "clean", *also)
+    facts = {key: value for key, value in bundle.description.items() if key in named}
     (directory / "llmtune.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

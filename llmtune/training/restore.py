@@ -1,20 +1,18 @@
 """From a checkpoint or model directory back to a model, its task and its tokenizer."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 from torch import nn
 from transformers import PreTrainedModel
 
 from llmtune import paths, tuning
 from llmtune.config.sections.model import ModelConfig
-from llmtune.config.sections.tuning import ADAPTERS, FullTuning, TuningConfig
+from llmtune.config.sections.tuning import ADAPTERS, FullTuning, QloraTuning, TuningConfig
 from llmtune.data.clean import registry as cleaners
 from llmtune.data.clean.registry import Cleaner
 from llmtune.errors import CheckpointError, ModelError
@@ -26,8 +24,8 @@ from llmtune.models.spec import ModelSpec
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.base import Task
 from llmtune.training import checkpoint, manifest, run_dir
-from llmtune.tuning import pissa, saved
-from llmtune.tuning.adapters import has_virtual_tokens
+from llmtune.tuning import frozen, pissa, saved
+from llmtune.tuning.adapters import has_virtual_tokens, round_off
 
 
 @dataclass(frozen=True)
@@ -151,10 +149,17 @@ def _with_saved_adapter(directory: Path, facts: dict[str, Any]) -> nn.Module:
         )
     spec = tasks.model_spec(facts["task"], facts["tokenizer"])
     below = models.adapt(models.load(adapters.base_of(directory, None), task=spec.task), spec)
+    _round_off(below, facts)
     adapter, head = saved.split(checkpoint.read_tensors(directory / adapters.WEIGHTS))
     if not saved.take_head(below, head):
         raise ModelError("the head in the adapter does not fit its task", where=str(directory), remedy=saved.BELONGS)
     return saved.attach(below, config, adapter, where=str(directory))
+
+
+def _round_off(below: PreTrainedModel, facts: dict[str, Any]) -> None:
+    """Give the model below a saved adapter the numbers that it was trained on, if they had 4 bits."""
+    if facts.get("tuning", {}).get("type") == "qlora":
+        round_off(below, QloraTuning.model_validate(facts["tuning"], strict=False))
 
 
 def _facts(directory: Path) -> dict[str, Any]:
@@ -182,9 +187,9 @@ class Start:
     load: Callable[[nn.Module], None] | None = None
     told: str = ""
 
-    def open(self, opened: TuningConfig, *, max_length: int) -> nn.Module:
+    def open(self, opened: TuningConfig, *, max_length: int, packs: bool = False) -> nn.Module:
         """The model opened for training; see `tuning.apply`."""
-        model = tuning.apply(self.base, opened, max_length=max_length)
+        model = tuning.apply(self.base, opened, max_length=max_length, packs=packs)
         if self.load is not None:
             self.load(model)
         return model
@@ -260,6 +265,7 @@ def _on_saved_adapter(directory: Path, base: str | None, spec: ModelSpec, opened
     if saved.goes_on(below, config, adapter, opened):
         load = partial(saved.load, tensors=adapter, where=where)
         return Start(below, load, f"the adapter of {directory} learns on{left_out}")
+    _round_off(below, facts)
     plain = saved.attach(below, config, adapter, where=where)
     _require_plain(plain, directory)
     merged, new = tuning.merged(plain), new_weights(below)
@@ -276,21 +282,11 @@ def _require_plain(model: nn.Module, directory: Path) -> None:
         )
 
 
-def frozen_digest(model: nn.Module) -> str:
-    """sha256 over the weights that do not learn: a checkpoint of the others is only good on top of these."""
-    digest, before = hashlib.sha256(), pissa.digests(model)
-    for name, parameter in sorted(model.named_parameters()):
-        if not parameter.requires_grad:
-            digest.update(name.encode())
-            digest.update(before[name] if name in before else parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def _opened(directory: Path, facts: dict[str, Any]) -> nn.Module:
     """A checkpoint of learned weights as it was trained: on top of the weights that it builds on."""
     config, spec, opened = _facts_of_base(facts)
     model = start(config, spec, opened).open(opened, max_length=spec.max_length)
-    if frozen_digest(model) != facts["base_digest"]:
+    if frozen.digest(model) != facts["base_digest"]:
         raise CheckpointError(
             "the weights that this checkpoint builds on have changed",
             where=str(directory),

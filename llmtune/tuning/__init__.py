@@ -17,7 +17,7 @@ from llmtune.tuning.heads import head_parameters
 __all__ = ["apply", "head_parameters", "learned_tensors", "merged"]
 
 
-def apply(model: PreTrainedModel, tuning: TuningConfig, *, max_length: int = 0) -> nn.Module:
+def apply(model: PreTrainedModel, tuning: TuningConfig, *, max_length: int = 0, packs: bool = False) -> nn.Module:
     """Decide by `requires_grad` which weights learn; adapters wrap the model. What has just been drawn always learns.
 
     With `tuning=gradual` all weights are open: `training.openings` closes those whose time has not come.
@@ -26,6 +26,7 @@ def apply(model: PreTrainedModel, tuning: TuningConfig, *, max_length: int = 0) 
         model: with the task's head.
         tuning: the config section.
         max_length: most tokens of a text, beside which virtual ones have to fit.
+        packs: whether weights that have few bits are held in them, to train; else as floats, to be merged into.
 
     Raises:
         ConfigError: the model has no head of its own, no layer or weight of a name, or no room for virtual tokens.
@@ -40,7 +41,7 @@ def apply(model: PreTrainedModel, tuning: TuningConfig, *, max_length: int = 0) 
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in learned)
         return model
-    return adapters.add(model, tuning, max_length=max_length)
+    return adapters.add(model, tuning, max_length=max_length, packs=packs)
 
 
 def learned_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Adapters by peft: small weights beside those of a model, which stay as they are."""
 
+import logging
 import warnings
 from functools import partial
 from typing import Any
@@ -8,20 +9,22 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from llmtune.config.sections.tuning import Ia3Tuning, LowRank, TuningConfig, Virtual
+from llmtune.config.sections.tuning import Ia3Tuning, LowRank, QloraTuning, TuningConfig, Virtual
 from llmtune.errors import ConfigError, ModelError, ResourceError
 from llmtune.failures import first_words
 from llmtune.models import first_token
 from llmtune.models.heads import KINDS, new_weights, task_of
-from llmtune.tuning import pissa
+from llmtune.tuning import four_bit, pissa
 from llmtune.tuning.heads import open_beside_adapters
 
 # What peft calls the kinds of heads for which it has virtual tokens.
 VIRTUAL_TASKS = {"classification": "SEQ_CLS", "tagging": "TOKEN_CLS", "causal_lm": "CAUSAL_LM"}
 OTHER = "use tuning=lora, or another model"
 
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft loads it where it is; it speaks of kernels on the hub
 
-def add(model: PreTrainedModel, tuning: TuningConfig, *, max_length: int) -> nn.Module:
+
+def add(model: PreTrainedModel, tuning: TuningConfig, *, max_length: int, packs: bool) -> nn.Module:
     """Wrap a model in peft's; see `tuning.apply`."""
     try:
         import peft  # noqa: F401
@@ -30,7 +33,10 @@ def add(model: PreTrainedModel, tuning: TuningConfig, *, max_length: int) -> nn.
     # Opened in place: peft's modules_to_save would keep a frozen copy of a head that no one can draw again.
     opened = {id(model.get_parameter(name)) for name in open_beside_adapters(model)}
     if isinstance(tuning, LowRank):
-        wrapped = wrap(model, low_rank_config(model, tuning))
+        config = low_rank_config(model, tuning)
+        if tuning.type == "qlora":
+            (four_bit.hold if packs else four_bit.round_off)(model, _linear_layers(model), tuning)
+        wrapped = wrap(model, config)
         if tuning.type == "pissa":
             pissa.begin(wrapped)
     elif isinstance(tuning, Ia3Tuning):
@@ -50,6 +56,11 @@ def is_wrapped(model: nn.Module) -> bool:
 
 def has_virtual_tokens(model: nn.Module) -> bool:
     return is_wrapped(model) and model.active_peft_config.is_prompt_learning
+
+
+def round_off(model: PreTrainedModel, tuning: QloraTuning) -> None:
+    """Give a model the numbers that an adapter of `tuning=qlora` belongs to."""
+    four_bit.round_off(model, _linear_layers(model), tuning)
 
 
 def low_rank_config(model: PreTrainedModel, tuning: LowRank) -> Any:

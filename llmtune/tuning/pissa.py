@@ -5,7 +5,6 @@ frozen. The start of A and B is kept beside them, in checkpoints too: with it, t
 they were read, on any machine, and an adapter for these weights can be written.
 """
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from llmtune.errors import CheckpointError
+from llmtune.tuning import frozen
 
 STARTS = ("start_A", "start_B")
 ADAPTER = "default"  # peft's name for the only one
@@ -21,14 +21,13 @@ ADAPTER = "default"  # peft's name for the only one
 def begin(model: nn.Module) -> None:
     """Give low-rank layers that have been made so a moment ago their start, and take it off their frozen weights."""
     for _, layer in _layers(model):
+        frozen.remember(layer.get_base_layer())
         weight, scale, rank = _weight(layer), layer.scaling[ADAPTER], layer.r[ADAPTER]
-        digest = hashlib.sha256(weight.detach().cpu().contiguous().view(torch.uint8).numpy()).digest()
         u, s, vh = torch.linalg.svd(_oriented(layer, weight.detach()), full_matrices=False)
         roots = (s[:rank] / scale).sqrt()
         start_a, start_b = roots[:, None] * vh[:rank], u[:, :rank] * roots
         layer.register_buffer("start_A", start_a.contiguous(), persistent=False)
         layer.register_buffer("start_B", start_b.contiguous(), persistent=False)
-        layer.digest_before = digest
         layer.lora_A[ADAPTER].weight.data.copy_(start_a)
         layer.lora_B[ADAPTER].weight.data.copy_(start_b)
         weight.data.sub_(_update(layer, layer.start_A, layer.start_B))
@@ -41,13 +40,6 @@ def starts(model: nn.Module) -> dict[str, Tensor]:
         for name, layer in model.named_modules()
         if hasattr(layer, STARTS[0])
         for key in STARTS
-    }
-
-
-def digests(model: nn.Module) -> dict[str, bytes]:
-    """By name of a frozen weight that has lost its update, the sha256 of what it was."""
-    return {
-        f"{name}.base_layer.weight": layer.digest_before for name, layer in model.named_modules() if hasattr(layer, STARTS[0])
     }
 
 

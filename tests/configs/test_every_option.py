@@ -20,7 +20,7 @@ NEEDS = {
     ("model", "mlp"): ["data.feature_columns=[x]"],
     **{
         ("tuning", name): ["model=bert", "model.pretrained=a/b"]
-        for name in ("head", "gradual", "lora", "rslora", "dora", "pissa", "ia3", "prefix", "prompt")
+        for name in ("head", "gradual", "lora", "rslora", "dora", "pissa", "qlora", "ia3", "prefix", "prompt")
     },
     ("tuning", "pattern"): ["model=bert", "model.pretrained=a/b", "tuning.freeze=['*embeddings*']"],
     ("split", "grouped"): ["split.group_column=author"],

@@ -12,7 +12,7 @@ GRADUAL = [*BERT, "tuning=gradual"]
 MISTAKES = {
     **{
         f"{name} of an lstm": (["model=lstm", f"tuning={name}"], f"tuning: {name} needs a transformers model")
-        for name in ("lora", "rslora", "dora", "pissa", "ia3", "prefix", "prompt")
+        for name in ("lora", "rslora", "dora", "pissa", "qlora", "ia3", "prefix", "prompt")
     },
     **{
         f"{name} from scratch": (["model=bert", f"tuning={name}"], "set model.pretrained, or use tuning=full")
@@ -25,6 +25,7 @@ MISTAKES = {
     "an opening twice": ([*GRADUAL, "tuning.open_every=null", "tuning.open_at=[0.5,0.5]"], "in rising order"),
     "no opening at all": ([*GRADUAL, "tuning.open_every=null", "tuning.open_at=[]"], "in rising order"),
     "an opening after the end": ([*GRADUAL, "tuning.open_every=null", "tuning.open_at=[1.5]"], "less than 1"),
+    "4 bits of a compiled model": ([*BERT, "tuning=qlora", "hardware.compile=true"], "weights of tuning=qlora are made"),
     "openings of a compiled model": ([*GRADUAL, "hardware.compile=true"], "hardware.compile: a compiled model"),
     "a rate that rises downwards": ([*BERT, "tuning=layerwise", "tuning.lr_decay=1.1"], "tuning.lr_decay: "),
     "prefix of a masked language model": ([*BERT, "task=masked_lm", "tuning=prefix"], "use tuning=lora or ia3"),

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedTokenizerFast
 
 from tests import tiny
 from tests.pipeline.conftest import BAD, FILLERS, GOOD, Folder, read, sentences, sha256, write_rows
@@ -28,12 +28,14 @@ TUNINGS = {
     "lora": ["tuning=lora", "tuning.dropout=0.1"],
     "dora": ["tuning=dora", "tuning.rank=2"],
     "pissa": ["tuning=pissa", "tuning.rank=2", "tuning.alpha=4.0"],
+    "qlora": ["tuning=qlora", "tuning.rank=2"],
     "ia3": ["tuning=ia3"],
     "prefix": ["tuning=prefix", "tuning.num_virtual_tokens=5"],
     "prompt": ["tuning=prompt", "tuning.num_virtual_tokens=5"],
 }
-MERGED = ["lora", "dora", "pissa", "ia3"]
+MERGED = ["lora", "dora", "pissa", "qlora", "ia3"]
 ADAPTERS = [*MERGED, "prefix", "prompt"]
+FOUR_BIT = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 LINES = "a good film\na dull story of two friends\n"
 
 
@@ -89,8 +91,15 @@ def test_exports_give_what_the_run_gives(trained: Folder, name: str):
     for form in forms:
         lines = trained.ok("predict", str(run / "export" / form), stdin=LINES).out.splitlines()
         assert all(json.loads(a)["probabilities"] == pytest.approx(b, abs=1e-5) for a, b in zip(lines, said, strict=True))
-    base = AutoModelForSequenceClassification.from_pretrained(trained / "base", num_labels=2)
+    beside = read(run / "export" / "adapter" / "adapter_config.json")["modules_to_save"]
+    how = {"quantization_config": BitsAndBytesConfig(**FOUR_BIT, llm_int8_skip_modules=beside)} if name == "qlora" else {}
+    base = AutoModelForSequenceClassification.from_pretrained(trained / "base", num_labels=2, **how)
     theirs = PeftModel.from_pretrained(base, run / "export" / "adapter").eval()
+    if name == "qlora":  # in eval mode, bitsandbytes' own layers fail for a model as small as this on some CPUs
+        theirs.train()
+        for module in theirs.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
     texts = PreTrainedTokenizerFast.from_pretrained(trained / "base")(LINES.splitlines(), padding=True, return_tensors="pt")
     with torch.no_grad():
         found = theirs(**texts).logits.softmax(-1)
@@ -106,7 +115,7 @@ def test_virtual_tokens_are_in_no_other_export(trained: Folder):
     assert refused.code == 4 and "trained without an adapter" in refused.err
 
 
-@pytest.mark.parametrize("name", ["lora", "pissa", "prefix"])
+@pytest.mark.parametrize("name", ["lora", "pissa", "qlora", "prefix"])
 def test_an_adapter_learns_on(trained: Folder, name: str):
     """Of the second run, the adapter is still one for the first one's base, and starts where the first one ended."""
     first = trained.latest(name)

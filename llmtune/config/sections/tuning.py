@@ -91,6 +91,16 @@ class PissaTuning(LowRank):
     type: Literal["pissa"]
 
 
+class QloraTuning(LowRank):
+    """LoRA on weights that are held in 4 bits; every linear layer but the head is. Dettmers et al. 2023."""
+
+    type: Literal["qlora"]
+    quant_type: Literal["nf4", "fp4"]
+    """Kind of numbers of 4 bits: nf4 suits weights that are normally distributed."""
+    double_quant: bool
+    """Whether the scales are held in 8 bits as well; 0.4 bits less for each weight."""
+
+
 class Ia3Tuning(Section):
     """Factors for keys, values and the inner activations of feed-forward layers, and the head. Liu et al. 2022."""
 
@@ -132,10 +142,12 @@ TuningConfig = Annotated[
     | RsLoraTuning
     | DoraTuning
     | PissaTuning
+    | QloraTuning
     | Ia3Tuning
     | PrefixTuning
     | PromptTuning,
     Field(discriminator="type"),
 ]
 LEARN_ALL = ("full", "layerwise", "gradual")  # tunings under which every weight learns, at least in the end
-ADAPTERS = ("lora", "rslora", "dora", "pissa", "ia3", "prefix", "prompt")  # that leave the model's own weights as they are
+LOW_RANK = ("lora", "rslora", "dora", "pissa", "qlora")
+ADAPTERS = (*LOW_RANK, "ia3", "prefix", "prompt")  # tunings that leave the model's own weights as they are
