@@ -8,13 +8,25 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from llmtune.config.compose import recipe_header, recipes
 
-SHOWN = {"accuracy": "accuracy {:.3f}", "mse": "MSE {:.3f}", "perplexity": "perplexity {:.1f}"}
+# The metric of each task that tells most, and how it is called.
+SHOWN = {
+    "classification": ("accuracy", "accuracy {:.3f}"),
+    "regression": ("mse", "MSE {:.3f}"),
+    "multilabel": ("f1_micro", "F1 (micro) {:.3f}"),
+    "tagging": ("f1", "entity F1 {:.3f}"),
+    "causal_lm": ("perplexity", "perplexity {:.1f}"),
+    "masked_lm": ("accuracy", "masked tokens right {:.3f}"),
+    "instruction": ("perplexity", "perplexity of answers {:.3f}"),
+    "preference": ("accuracy", "pairs right {:.3f}"),
+}
 
 
-def score(name: str, folder: Path) -> tuple[float, dict]:
-    """Training seconds over all stages, and the test metrics of the last one."""
+def score(name: str, folder: Path) -> tuple[float, str]:
+    """Training seconds over all stages, and the test metric of the last one."""
     result_file = folder / "result.json"
     command = [sys.executable, "-m", "llmtune", "run", f"recipe={name}", f"output_dir={folder}", "export=none"]
     done = subprocess.run(command, env={**os.environ, "LLMTUNE_RESULT_FILE": str(result_file)}, capture_output=True, text=True)
@@ -23,7 +35,9 @@ def score(name: str, folder: Path) -> tuple[float, dict]:
     last = Path(json.loads(result_file.read_text())["run_dir"])
     stages = [last] if last.name != "finetune" else [last.parent, last]
     seconds = sum(json.loads((stage / "result.json").read_text())["train_seconds"] for stage in stages)
-    return seconds, json.loads((last / "evaluation" / "test" / "metrics.json").read_text())
+    metrics = json.loads((last / "evaluation" / "test" / "metrics.json").read_text())
+    key, text = SHOWN[yaml.safe_load((last / "config.yaml").read_text())["task"]["type"]]
+    return seconds, text.format(metrics[key])
 
 
 def main() -> None:
@@ -32,9 +46,8 @@ def main() -> None:
     known = recipes()
     for name in parser.parse_args().names or known:
         with tempfile.TemporaryDirectory() as folder:
-            seconds, metrics = score(name, Path(folder))
+            seconds, metric = score(name, Path(folder))
         what = recipe_header(known[name]).splitlines()[1].split("; go on")[0]
-        metric = next(text.format(metrics[key]) for key, text in SHOWN.items() if isinstance(metrics.get(key), float))
         print(f"| `{name}` | {what} | {seconds:.0f} s | {metric} |", flush=True)
 
 

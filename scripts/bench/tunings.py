@@ -22,7 +22,7 @@ import kills
 
 METHODS = {
     "full": ["tuning=full", "optimizer.lr=1e-4"],
-    "smoothed": ["tuning=full", "optimizer.lr=1e-4", "objective=label_smoothing"],
+    "r_drop": ["tuning=full", "optimizer.lr=1e-4", "objective=r_drop"],
     "layerwise": ["tuning=layerwise", "tuning.lr_decay=0.8", "optimizer.lr=2e-4", "objective=label_smoothing"],
     "gradual": ["tuning=gradual", "tuning.open_every=0.125", "optimizer.lr=1e-4"],
     "head": ["tuning=head", "optimizer.lr=5e-3"],
