@@ -11,7 +11,10 @@ end of the last, the most memory of the training process, and the loss for each 
 the same code; then the training loss by tenths of the run.
 """
 
+import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +62,8 @@ def text_of(row: dict[str, str]) -> str:
 
 
 def overrides(model: Path, train: Path, max_length: int, seed: int) -> list[str]:
+    """What the tasks that this model is trained for have in common."""
     return [
-        "task=causal_lm",
         "model=gpt",
         f"model.pretrained={model}",
         "tuning=lora",
@@ -68,7 +71,6 @@ def overrides(model: Path, train: Path, max_length: int, seed: int) -> list[str]
         f"tuning.alpha={ALPHA}",
         "tuning.dropout=0",
         f"data.train_file={train}",
-        "data.label_column=null",
         "split.validation_fraction=0",
         "split.test_fraction=0",
         f"tokenizer.max_length={max_length}",
@@ -158,7 +160,7 @@ def held_out_loss(model: str, rows: str, adapter: str | None = None) -> common.R
             logits_LV = net.eval()(input_ids=ids).logits[0, :-1]
             total += float(torch.nn.functional.cross_entropy(logits_LV, ids[0, 1:], reduction="sum"))
             count += ids.shape[1] - 1
-    return {"loss": total / count}
+    return {"score": total / count}
 
 
 def finished(result: common.Result, loss: float) -> common.Result:
@@ -183,41 +185,75 @@ def tenths(steps: list[dict[str, float]], num_tokens: int) -> list[float]:
     return [sum(part) / len(part) if part else float("nan") for part in parts]
 
 
-def main() -> None:
-    parser = common.parser(__doc__, overrides=True)
-    parser.add_argument("rows", type=Path)
-    parser.add_argument("cache", type=Path)
-    parser.add_argument("--rows", dest="num_rows", type=int, default=1000, help="to train on")
-    parser.add_argument("--max-length", type=int, default=128, help="tokens of a block; few of the texts are longer")
-    arguments = parser.parse_args()
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    made = common.parser(doc or "", overrides=True)
+    made.add_argument("rows", type=Path)
+    made.add_argument("cache", type=Path)
+    made.add_argument("--rows", dest="num_rows", type=int, default=1000, help="to train on")
+    made.add_argument("--max-length", type=int, default=128, help="tokens of a row; few of the texts are longer")
+    return made
+
+
+def in_turns(
+    arguments: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    *,
+    task: list[str],
+    ours: dict[str, list[str]],
+    theirs: dict[str, common.Result],
+    score: Callable[..., common.Result],
+    finish: Callable[[common.Result, float], common.Result],
+) -> tuple[dict[str, list[common.Result]], float]:
+    """What each side made of the rows but the last hundred, and the score of these before.
+
+    Args:
+        arguments: of `parser`.
+        rows: to be written as JSON lines.
+        task: llmtune's overrides.
+        ours: by the name of a side of llmtune's, more of them.
+        theirs: by the name of a side of TRL's, arguments of `sft`.
+        score: of a model directory, a file of rows, and an adapter or None; to be called.
+        finish: makes a result of what a training returned and the score after it.
+    """
     python = common.environment(arguments.cache, "trl", TRL, alone=WEIGHTS)
     model = arguments.cache.resolve() / "smollm2-135m"
     if not (model / "tokenizer.json").is_file():
         common.call(converted, python=python, folder=model)
-    texts = [json.dumps({"text": text_of(row)}) for row in json.loads(arguments.rows.read_text())]
+    lines = [json.dumps(row) for row in rows]
     with common.work_folder(arguments.threads) as folder:
         train, test, length = folder / "train.jsonl", folder / "test.jsonl", arguments.max_length
-        train.write_text("\n".join(texts[:-HELD_OUT][: arguments.num_rows]) + "\n")
-        test.write_text("\n".join(texts[-HELD_OUT:]) + "\n")
+        train.write_text("\n".join(lines[:-HELD_OUT][: arguments.num_rows]) + "\n")
+        test.write_text("\n".join(lines[-HELD_OUT:]) + "\n")
 
-        def ours(number: int, *more: str) -> common.Result:
-            words = [*overrides(model, train, length, number), *more, *arguments.overrides]
+        def llmtune(number: int, more: list[str]) -> common.Result:
+            words = [*task, *overrides(model, train, length, number), *more, *arguments.overrides]
             found = common.call(common.llmtune, watch=True, words=words, folder=folder)
             mine = common.call(exported, run=found["run"])["model"]
-            return finished(found, common.call(held_out_loss, model=mine, rows=test)["loss"])
+            return finish(found, common.call(score, model=mine, rows=test)["score"])
 
-        def theirs(number: int, how: common.Result) -> common.Result:
+        def trl(number: int, how: common.Result) -> common.Result:
             out = folder / "trl"
             shared = {"model": model, "train": train, "folder": out, "max_length": length, "seed": number}
             found = common.call(sft, python=python, watch=True, **shared, **how)
-            scored = common.call(held_out_loss, python=python, model=model, rows=test, adapter=out)
-            return finished(found, scored["loss"])
+            return finish(found, common.call(score, python=python, model=model, rows=test, adapter=out)["score"])
 
-        halved = "training.gradient_accumulation_steps=2"
-        sides = {"llmtune": ours, "llmtune, in two micro-batches": lambda number: ours(number, halved)}
-        sides |= {name: lambda number, how=how: theirs(number, how) for name, how in HOW.items()}
-        before = common.call(held_out_loss, model=model, rows=test)["loss"]
-        results = common.in_turns(sides, arguments.rounds)
+        sides = {name: partial(llmtune, more=more) for name, more in ours.items()}
+        sides |= {name: partial(trl, how=how) for name, how in theirs.items()}
+        before = common.call(score, model=model, rows=test)["score"]
+        return common.in_turns(sides, arguments.rounds), before
+
+
+def main() -> None:
+    arguments = parser(__doc__).parse_args()
+    results, before = in_turns(
+        arguments,
+        [{"text": text_of(row)} for row in json.loads(arguments.rows.read_text())],
+        task=["task=causal_lm", "data.label_column=null"],
+        ours={"llmtune": [], "llmtune, in two micro-batches": ["training.gradient_accumulation_steps=2"]},
+        theirs=HOW,
+        score=held_out_loss,
+        finish=finished,
+    )
     columns = {
         "tokens/s": ("tokens_per_second", ",.0f"),
         "steps": ("num_steps", ".0f"),

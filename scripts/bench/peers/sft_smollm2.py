@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-import hugging_face
-from lora_llama import ALPHA, BATCH, HELD_OUT, LR, RANK, TRL, WARMUP, WEIGHTS, converted, exported
+import lora_llama
 
 HOW = {"TRL": {"dtype": "float32"}, "TRL, frozen weights in bf16, chunked_nll": {"dtype": "bfloat16", "loss": "chunked_nll"}}
 PACKED = ["task.packing=true", "training.batch_size=4"]  # rows of 128 tokens, each of two or three conversations
@@ -32,69 +31,8 @@ def conversation(row: dict[str, str]) -> dict[str, list[dict[str, str]]]:
     }
 
 
-def overrides(model: Path, train: Path, max_length: int, seed: int) -> list[str]:
-    return [
-        "task=instruction",
-        "model=gpt",
-        f"model.pretrained={model}",
-        "tuning=lora",
-        f"tuning.rank={RANK}",
-        f"tuning.alpha={ALPHA}",
-        "tuning.dropout=0",
-        f"data.train_file={train}",
-        "split.validation_fraction=0",
-        "split.test_fraction=0",
-        f"tokenizer.max_length={max_length}",
-        f"optimizer.lr={LR}",
-        "optimizer.weight_decay=0",
-        f"schedule.warmup_ratio={WARMUP}",
-        f"training.batch_size={BATCH}",
-        "training.epochs=1",
-        "hardware.device=cpu",
-        "hardware.precision=bf16",
-        f"seed={seed}",
-    ]
-
-
-def sft(model: str, train: str, folder: str, max_length: int, seed: int, dtype: str, loss: str = "nll") -> common.Result:
-    """To be called, in TRL's environment: its steps; the adapter is saved in `folder`."""
-    from datasets import Dataset
-    from peft import LoraConfig
-    from trl import SFTConfig, SFTTrainer
-
-    clock = common.Clock()
-    arguments = SFTConfig(
-        output_dir=folder,
-        max_length=max_length,
-        completion_only_loss=True,
-        loss_type=loss,
-        model_init_kwargs={"dtype": dtype},
-        num_train_epochs=1,
-        per_device_train_batch_size=BATCH,
-        learning_rate=LR,
-        lr_scheduler_type="linear",
-        warmup_steps=WARMUP,
-        weight_decay=0.0,
-        gradient_checkpointing=False,
-        bf16=True,
-        use_cpu=True,
-        seed=seed,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    lora = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    rows = Dataset.from_list([json.loads(line) for line in Path(train).read_text().splitlines()])
-    trainer = SFTTrainer(model, args=arguments, train_dataset=rows, peft_config=lora)
-    counting = trainer.data_collator = hugging_face.Counting(trainer.data_collator)
-    trainer.add_callback(hugging_face.clock_callback(clock, counting))
-    trainer.train()
-    trainer.save_model(folder)
-    return {"steps": clock.steps}
-
-
-def answer_loss(model: str, rows: str, adapter: str | None = None) -> common.Result:
-    """To be called: mean loss of the tokens of the answers and of what ends them, each conversation alone, in float32."""
+def perplexity(model: str, rows: str, adapter: str | None = None) -> common.Result:
+    """To be called: of the tokens of the answers and of what ends them, each conversation alone, in float32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -114,7 +52,7 @@ def answer_loss(model: str, rows: str, adapter: str | None = None) -> common.Res
             logits_LV = net.eval()(input_ids=ids).logits[0, before - 1 : -1]
             total += float(torch.nn.functional.cross_entropy(logits_LV, ids[0, before:], reduction="sum"))
             count += ids.shape[1] - before
-    return {"perplexity": math.exp(total / count)}
+    return {"score": math.exp(total / count)}
 
 
 def finished(result: common.Result, perplexity: float) -> common.Result:
@@ -127,39 +65,16 @@ def finished(result: common.Result, perplexity: float) -> common.Result:
 
 
 def main() -> None:
-    parser = common.parser(__doc__, overrides=True)
-    parser.add_argument("rows", type=Path)
-    parser.add_argument("cache", type=Path)
-    parser.add_argument("--rows", dest="num_rows", type=int, default=1000, help="to train on")
-    parser.add_argument("--max-length", type=int, default=128, help="tokens of a conversation; few are longer")
-    arguments = parser.parse_args()
-    python = common.environment(arguments.cache, "trl", TRL, alone=WEIGHTS)
-    model = arguments.cache.resolve() / "smollm2-135m"
-    if not (model / "tokenizer.json").is_file():
-        common.call(converted, python=python, folder=model)
-    rows = [json.dumps(conversation(row)) for row in json.loads(arguments.rows.read_text())]
-    with common.work_folder(arguments.threads) as folder:
-        train, test, length = folder / "train.jsonl", folder / "test.jsonl", arguments.max_length
-        train.write_text("\n".join(rows[:-HELD_OUT][: arguments.num_rows]) + "\n")
-        test.write_text("\n".join(rows[-HELD_OUT:]) + "\n")
-
-        def ours(number: int, *more: str) -> common.Result:
-            words = [*overrides(model, train, length, number), *more, *arguments.overrides]
-            found = common.call(common.llmtune, watch=True, words=words, folder=folder)
-            mine = common.call(exported, run=found["run"])["model"]
-            return finished(found, common.call(answer_loss, model=mine, rows=test)["perplexity"])
-
-        def theirs(number: int, how: common.Result) -> common.Result:
-            out = folder / "trl"
-            shared = {"model": model, "train": train, "folder": out, "max_length": length, "seed": number}
-            found = common.call(sft, python=python, watch=True, **shared, **how)
-            scored = common.call(answer_loss, python=python, model=model, rows=test, adapter=out)
-            return finished(found, scored["perplexity"])
-
-        sides = {"llmtune": ours, "llmtune, packed": lambda number: ours(number, *PACKED)}
-        sides |= {name: lambda number, how=how: theirs(number, how) for name, how in HOW.items()}
-        before = common.call(answer_loss, model=model, rows=test)["perplexity"]
-        results = common.in_turns(sides, arguments.rounds)
+    arguments = lora_llama.parser(__doc__).parse_args()
+    results, before = lora_llama.in_turns(
+        arguments,
+        [conversation(row) for row in json.loads(arguments.rows.read_text())],
+        task=["task=instruction"],
+        ours={"llmtune": [], "llmtune, packed": PACKED},
+        theirs=HOW,
+        score=perplexity,
+        finish=finished,
+    )
     columns = {
         "tokens/s": ("tokens_per_second", ",.0f"),
         "steps": ("num_steps", ".0f"),
