@@ -76,10 +76,10 @@ class Clock:
         """Of a function that is given the result of a step."""
         original = getattr(owner, name)
 
-        def noted(trainer: Any, result: Any) -> Any:
+        def noted(trainer: Any, result: Any, *args: Any) -> Any:
             self.steps.append(Step(result.seconds, result.num_positions, self._since))
             self._since += 1
-            return original(trainer, result)
+            return original(trainer, result, *args)
 
         setattr(owner, name, noted)
 
@@ -106,7 +106,7 @@ def instrument(clock: Clock) -> None:
     from llmtune.training.run_log import RunLog
     from llmtune.training.trainer import Trainer
 
-    clock.wrap_step(Trainer, "_note")
+    clock.wrap_step(Trainer, "_after_step")
     clock.wrap_save(Trainer, "_save", lambda trainer, step: step != trainer.saver.step)
     clock.wrap(stage, "_save_pretrained", "write the weights")
     clock.wrap(safetensors.torch, "save_file", "write the optimizer")

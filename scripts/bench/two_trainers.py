@@ -202,13 +202,13 @@ class Llmtune:
         from llmtune.training.trainer import Trainer
 
         job.prepare(Trainer, "_save")
-        note = Trainer._note
+        after_step = Trainer._after_step
 
-        def noted(trainer: Trainer, result: Any) -> None:
-            note(trainer, result)
+        def noted(trainer: Trainer, result: Any, *args: Any) -> Any:
             job.after_step(result.step)
+            return after_step(trainer, result, *args)
 
-        Trainer._note = noted
+        Trainer._after_step = noted
         return main(["train", *self.words])
 
     def evaluate(self, batch_sizes: list[int]) -> int:

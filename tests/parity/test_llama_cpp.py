@@ -19,7 +19,7 @@ LM = [
     "task=causal_lm",
     "data.train_file=reviews.csv",
     "data.label_column=null",
-    "tokenizer.max_length=32",
+    "tokenizer.max_length=128",
     "training.max_steps=3",
 ]
 STARTS = {

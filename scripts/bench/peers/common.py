@@ -167,13 +167,13 @@ def llmtune(words: list[str], folder: str) -> Result:
     from llmtune.cli import main
     from llmtune.training.trainer import Trainer
 
-    clock, note = Clock(), Trainer._note
+    clock, after_step = Clock(), Trainer._after_step
 
-    def noted(trainer: Any, result: Any) -> None:
+    def noted(trainer: Any, result: Any, *args: Any) -> Any:
         clock.tick(tokens=result.num_tokens, examples=result.num_examples, loss=result.loss)
-        note(trainer, result)
+        return after_step(trainer, result, *args)
 
-    Trainer._note = noted
+    Trainer._after_step = noted
     told = Path(tempfile.mkdtemp(dir=folder))
     os.environ["LLMTUNE_RESULT_FILE"] = str(told / "result.json")
     if code := main(["run", *words, "export=none", "training.resume=never", f"output_dir={told}"]):
