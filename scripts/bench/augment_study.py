@@ -46,9 +46,10 @@ ALONE = [
 ]
 METHODS = {"none": "none", **{name: name for name in ALONE}, "EDA": "[synonyms,insert,swap,drop]"}
 MODELS = {
-    "lstm": ["model=lstm", "training.epochs=30", "optimizer.lr=2e-3"],
-    "minilm": ["model=bert", "model.pretrained={weights}", "training.epochs=6", "optimizer.lr=2e-4"],
+    "lstm": ["model=lstm", "optimizer.lr=2e-3"],
+    "minilm": ["model=bert", "model.pretrained={weights}", "optimizer.lr=2e-4"],
 }
+EPOCHS = {"lstm_sst2": 30, "lstm_banking77": 30, "minilm_sst2": 3, "minilm_banking77": 6}
 DATA = {"sst2": ("text", "label"), "banking77": ("text", "category")}
 
 
@@ -69,6 +70,7 @@ class Job:
         text, label = DATA[self.data]
         return [
             *(word.format(weights=weights) for word in MODELS[self.model]),
+            f"training.epochs={EPOCHS[self.name]}",
             f"augment={METHODS[self.method]}",
             f"data.train_file={rows / f'{self.data}-{self.seed}.csv'}",
             f"data.test_file={rows / f'{self.data}-test.csv'}",

@@ -1,6 +1,6 @@
-"""Time and memory of `llmtune inspect` on made rows.
+"""Time and memory of `llmtune inspect`, and of `llmtune preprocess` with six cleaners, on made rows.
 
-    python scripts/bench/inspect_rows.py [100000 1000000]
+    python scripts/bench/look_and_clean.py [100000 1000000]
 
 Rows are made of words that are as frequent as words are (Zipf), 5 to 30 each, with two classes that some of the words tell;
 one row in a hundred is a copy of another one, half of these with a word exchanged. Each number of rows is looked at in a
@@ -9,7 +9,6 @@ the processor's time, and the largest resident size.
 """
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 VOCABULARY = 30_000
+CLEAN = "[unicode,html,whitespace,duplicates,near_duplicates,leaks]"
+VERBS = {"inspect": [], f"preprocess clean={CLEAN}": ["model=lstm", "tokenizer.max_length=64", f"clean={CLEAN}"]}
 
 
 def write_rows(file: Path, num_rows: int) -> None:
@@ -48,22 +49,32 @@ def write_rows(file: Path, num_rows: int) -> None:
 
 
 def main() -> None:
-    print("| rows | MB | seconds | of the processor | largest resident size, MB |\n|---|---|---|---|---|")
+    print("| rows | MB | command | seconds | of the processor | largest resident size, MB |\n|---|---|---|---|---|---|")
     for num_rows in [int(word) for word in sys.argv[1:]] or [100_000]:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "rows.csv"
             write_rows(file, num_rows)
-            command = [sys.executable, "-m", "llmtune", "inspect", f"data.train_file={file}"]
-            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "LLMTUNE_CACHE": folder}
-            begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-            seconds = time.monotonic() - begun
-            if done.returncode:
-                sys.exit(done.stderr)
-            print(done.stderr, file=sys.stderr)
-            used = resource.getrusage(resource.RUSAGE_CHILDREN)
-            busy, peak = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime, used.ru_maxrss / 1024
-            print(f"| {num_rows:,} | {file.stat().st_size / 1e6:,.0f} | {seconds:.0f} | {busy:.0f} | {peak:,.0f} |", flush=True)
+            for name, words in VERBS.items():
+                cells = " | ".join(f"{value:,.0f}" for value in measured([name.split()[0], f"data.train_file={file}", *words]))
+                print(f"| {num_rows:,} | {file.stat().st_size / 1e6:,.0f} | `{name}` | {cells} |", flush=True)
+
+
+def measured(words: list[str]) -> tuple[float, float, float]:
+    """Seconds of a command, those of the processor, and its largest resident size in MB; its cache is empty."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "LLMTUNE_CACHE": folder}
+        log = Path(folder) / "log"
+        begun = time.monotonic()
+        with log.open("wb") as told:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "llmtune", *words], cwd=folder, env=environment, stdout=told, stderr=told
+            )
+            _, status, used = os.wait4(child.pid, 0)
+        seconds = time.monotonic() - begun
+        print(log.read_text(), file=sys.stderr)
+        if status:
+            sys.exit(f"{' '.join(words)} has failed")
+        return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 if __name__ == "__main__":
