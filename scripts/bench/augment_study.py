@@ -28,7 +28,6 @@ import kills
 
 TRAIN_ROWS = 500
 TEST_ROWS_PER_CLASS = 20  # of Banking77
-LONGEST_RUN = 900.0  # seconds
 AT_ONCE = 2
 ALONE = [
     "synonyms",
