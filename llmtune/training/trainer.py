@@ -224,7 +224,8 @@ class Trainer:
 
     def called(self) -> nn.Module:
         """The model as the loop calls it."""
-        return self.ranks.prepare(self.compiled or self.model, opens_later=self.openings is not None)
+        called = self.model if self.compiled is None else self.compiled  # `or` would ask for its length
+        return self.ranks.prepare(called, opens_later=self.openings is not None)
 
     def steps_over(self, loader: Iterable[Window], called: nn.Module, is_stopping: Callable[[], bool]) -> Iterator[StepResult]:
         """One optimizer step for each window; nothing is logged, saved or evaluated."""
