@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,6 +13,10 @@ from torch import nn
 
 from llmtune.config.sections.training import HardwareConfig
 from llmtune.errors import DivergedError, Interrupted, LlmtuneError
+
+# Seconds for the connection's thread to let go of sums that a lost rank has broken off. It takes the interpreter's lock for
+# that; a model that is freed before holds the lock and waits for the thread, and both for ever.
+LETS_GO = 1.0
 
 
 class Ranks:
@@ -43,6 +48,8 @@ class Ranks:
         if self._accelerator is not None:
             if kind is not None and issubclass(kind, DivergedError | Interrupted):  # all ranks raise these
                 self.wait()
+            elif kind is not None:
+                time.sleep(LETS_GO)
             gc.collect()  # wrapped models hold on to the connection, and its threads abort a process that ends before them
             torch.distributed.destroy_process_group()
 

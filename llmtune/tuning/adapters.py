@@ -34,8 +34,10 @@ def add(model: PreTrainedModel, tuning: TuningConfig, *, max_length: int, packs:
     opened = {id(model.get_parameter(name)) for name in open_beside_adapters(model)}
     if isinstance(tuning, LowRank):
         config = low_rank_config(model, tuning)
-        if tuning.type == "qlora":
-            (four_bit.hold if packs else four_bit.round_off)(model, _linear_layers(model), tuning)
+        if tuning.type == "qlora" and packs:
+            four_bit.hold(model, _linear_layers(model), tuning)
+        elif tuning.type == "qlora":
+            round_off(model, tuning)
         wrapped = wrap(model, config)
         if tuning.type == "pissa":
             pissa.begin(wrapped)

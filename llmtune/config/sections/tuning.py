@@ -149,5 +149,5 @@ TuningConfig = Annotated[
     Field(discriminator="type"),
 ]
 LEARN_ALL = ("full", "layerwise", "gradual")  # tunings under which every weight learns, at least in the end
-LOW_RANK = ("lora", "rslora", "dora", "pissa", "qlora")
-ADAPTERS = (*LOW_RANK, "ia3", "prefix", "prompt")  # tunings that leave the model's own weights as they are
+# Tunings that leave the model's own weights as they are.
+ADAPTERS = ("lora", "rslora", "dora", "pissa", "qlora", "ia3", "prefix", "prompt")

@@ -145,6 +145,22 @@ def exported(run: str) -> common.Result:
 
 def held_out_loss(model: str, rows: str, adapter: str | None = None) -> common.Result:
     """To be called: mean loss of the tokens of each text alone, the first excepted, the end-of-text token included."""
+
+    def encoded(tokenizer: Any, row: dict[str, Any]) -> tuple[list[int], int]:
+        return [*tokenizer(row["text"])["input_ids"], tokenizer.eos_token_id], 1
+
+    return {"score": mean_loss(model, rows, adapter, encoded)}
+
+
+def mean_loss(model: str, rows: str, adapter: str | None, encoded: Callable[[Any, dict], tuple[list[int], int]]) -> float:
+    """Of the tokens of each row of a file of JSON lines alone, in float32.
+
+    Args:
+        model: a directory.
+        rows: the file.
+        adapter: a directory of peft's, or None.
+        encoded: of a tokenizer and a row, the token ids, and the number of the first one that counts.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -156,11 +172,12 @@ def held_out_loss(model: str, rows: str, adapter: str | None = None) -> common.R
     tokenizer, total, count = AutoTokenizer.from_pretrained(model), 0.0, 0
     with torch.inference_mode():
         for line in Path(rows).read_text().splitlines():
-            ids = torch.tensor([[*tokenizer(json.loads(line)["text"])["input_ids"], tokenizer.eos_token_id]])
-            logits_LV = net.eval()(input_ids=ids).logits[0, :-1]
-            total += float(torch.nn.functional.cross_entropy(logits_LV, ids[0, 1:], reduction="sum"))
-            count += ids.shape[1] - 1
-    return {"score": total / count}
+            row, first = encoded(tokenizer, json.loads(line))
+            ids = torch.tensor([row])
+            logits_LV = net.eval()(input_ids=ids).logits[0, first - 1 : -1]
+            total += float(torch.nn.functional.cross_entropy(logits_LV, ids[0, first:], reduction="sum"))
+            count += ids.shape[1] - first
+    return total / count
 
 
 def finished(result: common.Result, loss: float) -> common.Result:

@@ -13,7 +13,6 @@ answers before and after, one by one, by the same code.
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import common
@@ -33,26 +32,13 @@ def conversation(row: dict[str, str]) -> dict[str, list[dict[str, str]]]:
 
 def perplexity(model: str, rows: str, adapter: str | None = None) -> common.Result:
     """To be called: of the tokens of the answers and of what ends them, each conversation alone, in float32."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    net: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    if adapter:
-        from peft import PeftModel
+    def encoded(tokenizer: Any, row: dict[str, Any]) -> tuple[list[int], int]:
+        prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
+        whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False).removesuffix("\n")
+        return tokenizer(whole)["input_ids"], len(tokenizer(prompt)["input_ids"])
 
-        net = PeftModel.from_pretrained(net, adapter)
-    tokenizer, total, count = AutoTokenizer.from_pretrained(model), 0.0, 0
-    with torch.inference_mode():
-        for line in Path(rows).read_text().splitlines():
-            row = json.loads(line)
-            prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
-            whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False).removesuffix("\n")
-            before = len(tokenizer(prompt)["input_ids"])
-            ids = torch.tensor([tokenizer(whole)["input_ids"]])
-            logits_LV = net.eval()(input_ids=ids).logits[0, before - 1 : -1]
-            total += float(torch.nn.functional.cross_entropy(logits_LV, ids[0, before:], reduction="sum"))
-            count += ids.shape[1] - before
-    return {"score": math.exp(total / count)}
+    return {"score": math.exp(lora_llama.mean_loss(model, rows, adapter, encoded))}
 
 
 def finished(result: common.Result, perplexity: float) -> common.Result:
