@@ -34,7 +34,7 @@ from llmtune.tasks import balancing
 from llmtune.tasks import registry as tasks
 from llmtune.tasks.language_modeling import require_isolation
 from llmtune.tasks.prepare import task_of, tokenizer_dir_of
-from llmtune.training import low_rank, openings, optimizers, parameter_groups, precision, run_dir
+from llmtune.training import gelu, low_rank, openings, optimizers, parameter_groups, precision, rotary, run_dir
 from llmtune.training.checkpoint import State
 from llmtune.training.distributed import Ranks
 from llmtune.training.forecast import Forecast, forecast, remedies
@@ -191,6 +191,9 @@ def _trainer(
         layer_drop.install(model, probability=config.training.layer_drop)
     evaluate_now = _validation(config, ready, model, task, ranks)
     whole = contextlib.nullcontext
+    if compute.device.type == "cpu" and not config.hardware.compile:
+        gelu.install(model)
+        rotary.install(model)
     if digest is not None and compute.device.type == "cpu" and not config.hardware.compile:
         low_rank.install(model)
         if compute.precision == "bf16":

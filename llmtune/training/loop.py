@@ -88,7 +88,7 @@ def train_steps(
         for micro, batch in enumerate(window.batches):
             if ranks.size == 1 and is_stopping():
                 return
-            torch.manual_seed(draw_key(seed, "dropout", step, micro, ranks.rank))
+            _begin_draws(draw_key(seed, "dropout", step, micro, ranks.rank), compute.device)
             with ranks.no_sync(model, until_last=micro < len(window.batches) - 1):
                 # Ranks are averaged by DDP, so that the sum over all of them needs their number as a factor.
                 factor = ranks.size / num_targets
@@ -136,6 +136,13 @@ def _backward(
         if not is_out_of_memory(e):
             raise
     raise OutOfMemory  # not from above, where the exception would keep the computation alive
+
+
+def _begin_draws(key: int, device: torch.device) -> None:
+    """What torch.manual_seed does, but for devices that are not at work: it notes a stack trace for each of them."""
+    torch.default_generator.manual_seed(key)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(key)
 
 
 def _sizes(batches: list[Batch]) -> list[int]:

@@ -17,7 +17,8 @@ from llmtune.training import dropout as dropouts
 from llmtune.training import norm
 from llmtune.training.lowered import product_dtype
 
-# Their MLP is down(silu(gate(x)) * up(x)), their norm x / rms(x) * weight, and what reads it are linear layers alone.
+# Their MLP is down(silu(gate(x)) * up(x)), their norm x / rms(x) * weight, and what reads it are linear layers alone. Their
+# attention calls apply_rotary_pos_emb(query, key, cos, sin), which turns the halves of each head against each other.
 LLAMA_LIKE = {"llama", "mistral", "qwen2", "smollm3"}
 
 

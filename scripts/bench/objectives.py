@@ -12,12 +12,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from llmtune.commands import stage
-from llmtune.commands.preparing import prepare_stage
-from llmtune.config.compose import compose
-from llmtune.training import precision
-from llmtune.training.distributed import Ranks
-from llmtune.training.plan import window
+from in_process import steps, trainer_of
+
 from llmtune.training.trainer import Trainer
 
 NONE = "none"
@@ -35,22 +31,9 @@ WAYS = {
 }
 
 
-def trainer_of(scratch: Path, *overrides: str) -> Trainer:
-    config = compose("train", [*overrides, "hardware=cpu"]).config
-    precision.set_up(config.hardware, exact=config.training.exact)
-    is_transformer = config.model.type != "lstm"
-    compute = precision.choose(config.hardware, precision=config.hardware.precision, is_transformer=is_transformer)
-    ready = prepare_stage(config)
-    model = stage._model(config, ready, compute)
-    return stage._trainer(config, scratch, ready, None, model, compute, Ranks(config.hardware))
-
-
 def seconds(trainer: Trainer, num_steps: int) -> float:
     """Of the same steps each time, batches and losses alike."""
-    cut = {"seed": trainer.seed, "num_micro_batches": 1, "ranks": trainer.ranks}
-    planned = [step for step, _ in zip(trainer.plan.steps(0), range(num_steps), strict=False)]
-    loader = (window(step, trainer.split, trainer.task, **cut) for step in planned)
-    return sum(result.seconds for result in trainer.steps_over(loader, trainer.model, lambda: False))
+    return sum(result.seconds for result in steps(trainer, num_steps))
 
 
 def main() -> None:
