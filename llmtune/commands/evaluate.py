@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from llmtune.cli import Options
     from llmtune.config.schema import EvaluateConfig
 
+MOST_SHOWN, LONGEST_NAME = 6, 16  # classes of a confusion matrix on the console, characters of their names
+
 
 def run(args: list[str], options: "Options") -> int:
     config = compose("evaluate", args, config_dir=options.config_dir).config
@@ -77,8 +79,8 @@ def tell_metrics(title: str, metrics: dict[str, Any], directory: Path) -> None:
     if without := metrics.get("without_thresholds"):
         rows += [(f"{name}, without thresholds", shown) for name, shown in metric_rows(without)]
     matrix = metrics.get("confusion_matrix")
-    if matrix and len(matrix) <= 6:
-        rows.append(("confusion matrix", "\n".join("  ".join(f"{n:>6,}" for n in row) for row in matrix)))
+    if matrix and len(matrix) <= MOST_SHOWN:
+        rows += _matrix_rows(matrix, list(metrics["per_class"]))
     for name, shown in metric_rows(metrics.get("answers", {}).get("before", {})):
         rows.append((f"{name}, before training", shown))
     rows.append(("report", str(directory / "report.html")))
@@ -87,3 +89,13 @@ def tell_metrics(title: str, metrics: dict[str, Any], directory: Path) -> None:
         from llmtune.commands import before
 
         before.tell(directory)
+
+
+def _matrix_rows(counts_CC: list[list[int]], names: list[str]) -> list[tuple[str, str]]:
+    """The confusion matrix as lines of a table: a heading, and for each class what its rows were taken for."""
+    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..." for name in names]
+    columns = zip(names, zip(*counts_CC, strict=True), strict=True)
+    widths = [max(len(name), *(len(f"{n:,}") for n in column)) for name, column in columns]
+    heading = ("taken for", "  ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True)))
+    lines = ["  ".join(f"{n:>{width},}" for n, width in zip(counts, widths, strict=True)) for counts in counts_CC]
+    return [heading, *((f"  {name}", line) for name, line in zip(names, lines, strict=True))]
