@@ -1,7 +1,7 @@
 """Attention on the CPU where torch's own is slow: its fused kernel knows no dropout, and takes bfloat16 through detours.
 
 B: batch, H: heads, L: queries, S: keys, D: width of a head. What is computed is what transformers' eager attention computes:
-products in the type of the input, softmax and dropout in float32.
+products in the type of the input, softmax in float32 and then rounded to that type.
 """
 
 from typing import Any
@@ -13,9 +13,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llmtune.training import dropout as dropouts
 
-# Scores of a head up to which bfloat16 is faster here: 4 times at 64 x 64, 1.5 times at 512 x 512, no longer at 1024 x 1024.
+# Scores of a head up to which bfloat16 is ours: 4 times as fast at 64 x 64, 1.9 times at 512 x 512. At 1024 x 1024 it is 1.2
+# times, but the weights that are kept for the way back are four times as many, where torch's kernel keeps none.
 MOST_SCORES = 512 * 512
 SCORES_AT_ONCE = 1 << 18
+VECTOR = 32  # numbers in bfloat16
 NOT_HERE = ("position_bias", "softcap", "cache")  # arguments of transformers' kernel that ours does not know
 
 
@@ -75,51 +77,73 @@ class _Attention(torch.autograd.Function):
         shape, num_shared = query.shape, key.shape[1]
         # Neighbouring heads may share keys and values: then they are one head of more queries. [BH / n, nL or S, D]
         query, key, value = (part.reshape(len(part) * num_shared, -1, part.shape[-1]) for part in (query, key, value))
-        if mask is not None and mask.dtype == torch.bool:  # adding is several times faster than filling
-            mask = torch.zeros(mask.shape).masked_fill_(~mask, torch.finfo(torch.float32).min)
         out = query.new_empty(shape[0], shape[2], shape[1], shape[3])
-        dropped = query.new_empty(*query.shape[:2], key.shape[1])
-        weights = keep = None
-        for texts in _slices(shape, key.shape[1], at_once=dropout > 0):
+        weights, keep, factor = query.new_empty(*query.shape[:2], key.shape[1]), None, 1.0
+        if dropout:
+            keep, factor = dropouts.zeros_and_ones(weights.shape, dropout, weights.dtype)
+        if mask is not None and mask.dtype == torch.bool:  # adding is several times faster than filling
+            mask = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
+        for texts in _slices(shape, key.shape[1]):
             heads = slice(texts.start * num_shared, texts.stop * num_shared)
-            scores = torch.bmm(query[heads], key[heads].mT).float().view(-1, *shape[1:3], key.shape[1])
+            scores = torch.empty_like(weights[heads])
             if mask is None:
-                scores.mul_(scaling)
+                _product(query[heads], key[heads].mT, scaling, out=scores)
             else:
-                scores = torch.add(mask[texts] if mask.ndim == 4 and len(mask) > 1 else mask, scores, alpha=scaling)
-            weights = torch.softmax(scores, -1)
-            if dropout:
-                keep = dropouts.mask(weights.shape, dropout, torch.float32)
-            dropped[heads] = (weights if keep is None else weights * keep).view(-1, *dropped.shape[1:])
-            out[texts] = torch.bmm(dropped[heads], value[heads]).view(-1, *shape[1:]).transpose(1, 2)
-        # Without dropout the weights are read in the type of the input: their gradient is rounded to it in any case.
-        ctx.save_for_backward(query, key, value, None if keep is None else weights, keep, dropped)
-        ctx.shape, ctx.num_shared, ctx.scaling = shape, num_shared, scaling
+                part = mask[texts] if mask.ndim == 4 and len(mask) > 1 else mask
+                scores = _masked(scores, query[heads], key[heads], part, scaling, shape)
+            weights[heads] = torch.softmax(_wide(scores), -1)
+            attended = out.new_empty(len(scores), scores.shape[1], shape[3])
+            _product(_kept(weights, keep, heads), value[heads], factor, out=attended)
+            out[texts] = attended.view(-1, *shape[1:]).transpose(1, 2)
+        ctx.save_for_backward(query, key, value, weights, keep)
+        ctx.shape, ctx.num_shared, ctx.scaling, ctx.factor = shape, num_shared, scaling, factor
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, weights, keep, dropped = ctx.saved_tensors
+        query, key, value, weights, keep = ctx.saved_tensors
         grad = grad.transpose(1, 2).reshape(query.shape)
         grads = [torch.empty_like(part) for part in (query, key, value)]
-        for texts in _slices(ctx.shape, key.shape[1], at_once=keep is not None):
+        for texts in _slices(ctx.shape, key.shape[1]):
             heads = slice(texts.start * ctx.num_shared, texts.stop * ctx.num_shared)
-            torch.bmm(dropped[heads].mT, grad[heads], out=grads[2][heads])
-            grad_weights = torch.bmm(grad[heads], value[heads].mT).float().view(-1, *ctx.shape[1:3], key.shape[1])
-            if keep is None:
-                weights = dropped[heads].float().view(grad_weights.shape)
-            else:
-                grad_weights *= keep
-            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, torch.float32).mul_(ctx.scaling)
-            grad_scores = grad_scores.to(query.dtype).view(-1, *dropped.shape[1:])
-            torch.bmm(grad_scores, key[heads], out=grads[0][heads])
-            torch.bmm(grad_scores.mT, query[heads], out=grads[1][heads])
+            _product(_kept(weights, keep, heads).mT, grad[heads], ctx.factor, out=grads[2][heads])
+            grad_weights = torch.empty_like(weights[heads])
+            _product(grad[heads], value[heads].mT, ctx.factor, out=grad_weights)
+            if keep is not None:
+                grad_weights *= keep[heads]
+            grad_weights, given = _wide(grad_weights), _wide(weights[heads])
+            grad_scores = torch._softmax_backward_data(grad_weights, given, -1, given.dtype).to(weights.dtype)
+            _product(grad_scores, key[heads], ctx.scaling, out=grads[0][heads])
+            _product(grad_scores.mT, query[heads], ctx.scaling, out=grads[1][heads])
         grad_key, grad_value = (part.unflatten(0, (-1, ctx.num_shared)) for part in grads[1:])
         return grads[0].view(ctx.shape), grad_key, grad_value, None, None, None
 
 
-def _slices(shape: torch.Size, num_keys: int, *, at_once: bool) -> list[slice]:
+def _product(a: Tensor, b: Tensor, factor: float, *, out: Tensor) -> None:
+    torch.baddbmm(out, a, b, beta=0, alpha=factor, out=out)
+
+
+def _masked(scores: Tensor, query: Tensor, key: Tensor, mask: Tensor, scaling: float, shape: torch.Size) -> Tensor:
+    """Scores and mask added up, of that type: what a mask adds in float32 is not to be rounded."""
+    if mask.dtype == scores.dtype:
+        scores.view(-1, *shape[1:3], scores.shape[-1]).copy_(mask)
+        return torch.baddbmm(scores, query, key.mT, alpha=scaling, out=scores)
+    _product(query, key.mT, 1.0, out=scores)
+    added = torch.add(mask, scores.view(-1, *shape[1:3], scores.shape[-1]), alpha=scaling)
+    return added.view(scores.shape)
+
+
+def _wide(rows: Tensor) -> Tensor:
+    """In float32, unless softmax is as fast in bfloat16: what fills no whole vector takes it 15 times as long there."""
+    return rows if rows.dtype != torch.bfloat16 or rows.shape[-1] % VECTOR == 0 else rows.float()
+
+
+def _kept(weights: Tensor, keep: Tensor | None, heads: slice) -> Tensor:
+    return weights[heads] if keep is None else weights[heads] * keep[heads]
+
+
+def _slices(shape: torch.Size, num_keys: int) -> list[slice]:
     """Of the texts, so many at a time that their scores stay in the cache."""
-    size = shape[0] if at_once else max(1, SCORES_AT_ONCE // (shape[1] * shape[2] * num_keys))
+    size = max(1, SCORES_AT_ONCE // (shape[1] * shape[2] * num_keys))
     return [slice(start, min(start + size, shape[0])) for start in range(0, shape[0], size)]

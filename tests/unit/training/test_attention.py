@@ -25,7 +25,7 @@ def parts() -> list[torch.Tensor]:
 
 
 def keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dropout, "mask", lambda shape, p, dtype: torch.ones(shape, dtype=dtype))
+    monkeypatch.setattr(dropout, "zeros_and_ones", lambda shape, p, dtype: (torch.ones(shape, dtype=dtype), 1.0))
 
 
 def both(parts, mask, **how):
@@ -81,7 +81,7 @@ def test_without_dropout_it_is_torchs_kernel(parts):
 @pytest.mark.parametrize("mask", MASKS)
 def test_bfloat16_without_dropout(parts, mask: str, monkeypatch):
     """Our own, as near to float64 as torch's kernel is."""
-    monkeypatch.setattr(dropout, "mask", None)  # nothing is drawn
+    monkeypatch.setattr(dropout, "zeros_and_ones", None)  # nothing is drawn
     module, masks = SimpleNamespace(is_causal=True), MASKS[mask]
     low = [part.detach().bfloat16().requires_grad_() for part in parts]
     results = []
@@ -91,6 +91,26 @@ def test_bfloat16_without_dropout(parts, mask: str, monkeypatch):
         results.append([part.double() for part in (out, *torch.autograd.grad(out.double().square().sum(), tensors))])
     for exact, torchs, ours in zip(*results, strict=True):
         assert (ours - exact).abs().max() <= 2 * (torchs - exact).abs().max() + 0.02 * exact.abs().max()
+
+
+@pytest.mark.parametrize("kind", ["none", "boolean", "added"])
+@pytest.mark.parametrize("length", [attention.VECTOR - 1, attention.VECTOR, 2 * attention.VECTOR])
+def test_bfloat16_of_rows_that_fill_whole_vectors_or_not(length: int, kind: str):
+    """As near to float64 as rounding allows; what a mask adds in float32 is not rounded before it is added."""
+    torch.manual_seed(0)
+    low = [torch.randn(2, length, 3, 8).bfloat16().transpose(1, 2).requires_grad_() for _ in range(3)]
+    exact = [part.detach().double().requires_grad_() for part in low]
+    added = torch.rand(2, 1, length, length) - 300.0  # 300 and a fraction: bfloat16 knows steps of two there
+    mask = {"none": None, "boolean": torch.rand(2, 1, length, length) < 0.8, "added": added}[kind]
+    if kind == "boolean":
+        mask[..., 0] = True
+    module, results = SimpleNamespace(is_causal=True), []
+    for parts, attend in ((low, attention.attend), (exact, sdpa_attention_forward)):
+        fit = mask.double() if kind == "added" and parts is exact else mask
+        out, _ = attend(module, *parts, fit, dropout=0.0, scaling=0.3)
+        results.append([out.double(), *torch.autograd.grad(out.double().square().sum(), parts)])
+    for ours, expected in zip(*results, strict=True):
+        assert (ours.double() - expected).norm() < 0.01 * expected.norm()
 
 
 @pytest.mark.parametrize("dropped", [0.0, 0.1])
