@@ -5,6 +5,7 @@ from pathlib import Path
 from llmtune import console
 from llmtune.data import accounting
 from llmtune.data.prepared import Prepared
+from llmtune.errors import LlmtuneError
 from llmtune.files import write_json
 from llmtune.training.manifest import read_json
 
@@ -25,6 +26,12 @@ def tell(account: accounting.Account) -> None:
 
 
 def tell_run(run: Path) -> None:
-    """The account of a run."""
-    if (run / FILE).is_file():  # older runs have none
-        tell(read_json(run / FILE)["splits"])
+    """The account of a run. Where it cannot be read the run is complete all the same: its command does not fail for it."""
+    if not (run / FILE).is_file():  # older runs have none
+        return
+    try:
+        account = read_json(run / FILE)["splits"]
+    except (OSError, LlmtuneError) as e:
+        console.notice(f"what became of the rows cannot be told: {e}")
+        return
+    tell(account)

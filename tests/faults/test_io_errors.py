@@ -96,8 +96,9 @@ class Verb:
         folder = self.place("failing")
         done = self.nursery.inject(call, f"error={error}", *self.line(folder), folder=folder)
         try:
-            if done.code == 0:  # what would have failed anyway, and where Python copies in another way
-                assert (" = -1 E" in call.line or call.name == "sendfile") and self.outcome(folder) == self.expected
+            if done.code == 0:  # what would have failed anyway, where Python copies in another way, a table after the end
+                is_harmless = " = -1 E" in call.line or call.name == "sendfile" or "/data.json" in call.line
+                assert is_harmless and self.outcome(folder) == self.expected
                 return
             is_data = "rows.csv" in call.line and call.name in ("read", "pread64")
             is_refused(done, codes=(3, 5) if is_data else (5,))
