@@ -33,29 +33,28 @@ def _rotated(plain: Any, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, u
     is_ours = query.device.type == "cpu" and query.dtype == torch.bfloat16 == product_dtype(query) and unsqueeze_dim == 1
     if not (is_ours and query.requires_grad and cos.dtype == torch.float32):
         return plain(query, key, cos, sin, unsqueeze_dim=unsqueeze_dim)
-    half = cos.shape[-1] // 2
-    signed = torch.cat([-sin[..., :half], sin[..., half:]], -1)
-    return _Rotation.apply(query, cos, signed), _Rotation.apply(key, cos, signed)
+    return _Rotation.apply(query, cos, sin), _Rotation.apply(key, cos, sin)
 
 
 class _Rotation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, signed: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, signed)
-        return _turned(x, cos, signed, out=torch.empty(x.shape, dtype=x.dtype))
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, out=torch.empty(x.shape, dtype=x.dtype))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        cos, signed = ctx.saved_tensors
+        cos, sin = ctx.saved_tensors
         texts, heads, length, width = grad.shape
         out = torch.empty(texts, length, heads, width, dtype=grad.dtype).transpose(1, 2)  # as the layer before it reads it
-        return _turned(grad, cos, -signed, out=out), None, None
+        return _turned(grad, cos, -sin, out=out), None, None
 
 
-def _turned(x: Tensor, cos: Tensor, signed: Tensor, *, out: Tensor) -> Tensor:
-    """x cos + (x with its halves exchanged) sin, text by text; `signed` is minus the sine in the first half."""
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, *, out: Tensor) -> Tensor:
+    """x cos + (-x2, x1) sin, where x1 and x2 are the halves of x; text by text."""
     half = x.shape[-1] // 2
+    signed = torch.cat([-sin[..., :half], sin[..., half:]], -1)
     for text, turned in enumerate(out):
         angles = text if len(cos) > 1 else 0
         part = torch.empty(turned.shape, dtype=torch.float32).copy_(x[text])
