@@ -3,8 +3,12 @@
 import errno
 import os
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
-from llmtune.errors import LlmtuneError, ResourceError
+from llmtune.errors import LlmtuneError, ModelError, ResourceError
+
+T = TypeVar("T")
 
 # module -> the extra that brings it
 EXTRAS = {
@@ -74,6 +78,23 @@ def is_the_systems(error: BaseException) -> bool:
     """Whether the system or the disk is at fault, whatever the file at hand is like."""
     refused = os_error_in(error)
     return refused is not None and refused.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+
+
+def loaded(load: Callable[[], T], problem: str, *, where: str, remedy: str) -> T:
+    """What a library makes of a model's files.
+
+    Raises:
+        ModelError: it fails; libraries raise whatever lies beneath.
+        OSError: the system or the disk is at fault, and not the files.
+    """
+    try:
+        return load()
+    except (MemoryError, LlmtuneError):
+        raise
+    except Exception as e:
+        if is_the_systems(e):
+            raise
+        raise ModelError(f"{problem}: {first_words(e)}", where=where, remedy=remedy) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -27,11 +27,10 @@ def tell(account: accounting.Account) -> None:
 
 def tell_run(run: Path) -> None:
     """The account of a run. Where it cannot be read the run is complete all the same: its command does not fail for it."""
-    if not (run / FILE).is_file():  # older runs have none
-        return
     try:
-        account = read_json(run / FILE)["splits"]
+        account = read_json(run / FILE)["splits"] if (run / FILE).is_file() else None  # older runs have none
     except (OSError, LlmtuneError) as e:
         console.notice(f"what became of the rows cannot be told: {e}")
         return
-    tell(account)
+    if account is not None:
+        tell(account)

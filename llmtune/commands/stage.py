@@ -194,9 +194,9 @@ def _trainer(
     if compute.device.type == "cpu" and not config.hardware.compile:
         gelu.install(model)
         rotary.install(model)
-    if digest is not None and compute.device.type == "cpu" and not config.hardware.compile:
-        low_rank.install(model)
-        if compute.precision == "bf16":
+        if digest is not None:
+            low_rank.install(model)
+        if digest is not None and compute.precision == "bf16":
             whole = Lowered(model, keep_in=run if evaluate_now is not None else None).whole
     return Trainer(
         run=run,

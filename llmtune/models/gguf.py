@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmtune import console, paths
-from llmtune.errors import LlmtuneError, ModelError, ResourceError
-from llmtune.failures import first_words, is_the_systems
+from llmtune.errors import ModelError, ResourceError
+from llmtune.failures import loaded
 from llmtune.files import build_once
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAGIC, SUFFIX = b"GGUF", ".gguf"
 AGAIN = "copy or download it again"
+NOT_CONVERTED = "the GGUF file cannot be converted"
 FORMAT = 1  # of a converted directory; part of its name
 
 # Byte-level tokenizers that llama.cpp cuts at every digit and then as GPT-2 does; transformers only knows the second step.
@@ -96,8 +97,9 @@ def load(file: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerFast]":
     with tempfile.TemporaryDirectory() as place:
         link = Path(place) / f"model{SUFFIX}"  # transformers goes by the name
         link.symlink_to(file.resolve())
-        model = _guarded(lambda: _load_model(link, reader, file), file)
-        return model.eval(), _guarded(lambda: _load_tokenizer(link, reader, file), file)
+        how = {"where": str(file), "remedy": AGAIN}
+        model = loaded(lambda: _load_model(link, reader, file), NOT_CONVERTED, **how)
+        return model.eval(), loaded(lambda: _load_tokenizer(link, reader, file), NOT_CONVERTED, **how)
 
 
 def _read(file: Path) -> "GGUFReader":
@@ -115,13 +117,13 @@ def _read(file: Path) -> "GGUFReader":
     except ImportError:
         remedy = "pip install 'llmtune[gguf]'"
         raise ResourceError("reading a GGUF file needs the package gguf", where=str(file), remedy=remedy) from None
-    try:
+
+    def opened() -> "GGUFReader":
         reader = gguf.GGUFReader(file)
         field(reader, "general.architecture")
-    except Exception as e:
-        if is_the_systems(e) or isinstance(e, MemoryError):
-            raise
-        raise ModelError(f"the GGUF file is damaged or cut off: {first_words(e)}", where=str(file), remedy=AGAIN) from None
+        return reader
+
+    reader = loaded(opened, "the GGUF file is damaged or cut off", where=str(file), remedy=AGAIN)
     if (parts := field(reader, "split.count", 1)) > 1:
         remedy = "join them: llama-gguf-split --merge FIRST_PART WHOLE.gguf"
         raise ModelError(f"the file is one of {parts} parts of a model", where=str(file), remedy=remedy)
@@ -231,15 +233,3 @@ def _quiet() -> Iterator[None]:
     finally:
         reading.tqdm = bar
         logger.setLevel(level)
-
-
-def _guarded(load: Any, file: Path) -> Any:
-    """What goes wrong in a library as a ModelError: they raise whatever lies beneath."""
-    try:
-        return load()
-    except (MemoryError, LlmtuneError):
-        raise
-    except Exception as e:
-        if is_the_systems(e):
-            raise
-        raise ModelError(f"the GGUF file cannot be converted: {first_words(e)}", where=str(file), remedy=AGAIN) from None

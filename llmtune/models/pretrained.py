@@ -10,8 +10,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, BertConfig, GPT2Config, Pre
 
 from llmtune import console
 from llmtune.config.sections.model import TransformerModel
-from llmtune.errors import ConfigError, LlmtuneError, ModelError, ResourceError
-from llmtune.failures import first_words
+from llmtune.errors import ConfigError, ModelError, ResourceError
+from llmtune.failures import first_words, loaded
 from llmtune.models import checks, first_token, heads
 from llmtune.models.spec import ModelSpec
 
@@ -80,7 +80,7 @@ def read(directory: Path, *, task: str | None = None, dropout: float | None = No
         )
 
     is_own = config.model_type in heads.OWN
-    made, info = _guarded(lambda: load("eager") if is_own else _with_attention(attention, load), where)
+    made, info = _loaded(lambda: load("eager") if is_own else _with_attention(attention, load), where)
     judge(made, info, where)
     first_token.install(made)
     return made.eval()
@@ -143,13 +143,13 @@ def _gpt(spec: ModelSpec, layers: int, width: int, num_heads: int, dropout: floa
 def _config(raw: dict[str, Any], directory: Path) -> PretrainedConfig:
     model_type = raw.get("model_type")
     if isinstance(model_type, str) and model_type in heads.OWN:
-        return _guarded(lambda: heads.OWN[model_type][0].from_dict(raw), str(directory))
+        return _loaded(lambda: heads.OWN[model_type][0].from_dict(raw), str(directory))
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         message = f"transformers {transformers.__version__} has no architecture {model_type!r} (model_type of config.json)"
         remedy = "use a newer transformers, or a model of an architecture that it has"
         raise ModelError(message, where=str(directory), remedy=remedy)
     load = partial(AutoConfig.from_pretrained, directory, local_files_only=True, trust_remote_code=False)
-    return _guarded(load, str(directory))
+    return _loaded(load, str(directory))
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
@@ -191,11 +191,5 @@ def _with_attention(wanted: str, make: Callable[[str], T]) -> T:
         return make("eager")
 
 
-def _guarded(load: Callable[[], T], where: str) -> T:
-    """What goes wrong in a library as a ModelError: they raise whatever lies beneath."""
-    try:
-        return load()
-    except (MemoryError, LlmtuneError):
-        raise
-    except Exception as e:
-        raise ModelError(f"the model cannot be loaded: {first_words(e)}", where=where, remedy=checks.SAVED) from None
+def _loaded(load: Callable[[], T], where: str) -> T:
+    return loaded(load, "the model cannot be loaded", where=where, remedy=checks.SAVED)
